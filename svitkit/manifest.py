@@ -1,0 +1,194 @@
+"""What travels between the stages beside the tensors: typed, frozen, and strict when read.
+
+``ModelMetadata`` goes with an ONNX file (as JSON under the metadata key ``svitkit``) and, inside ``Manifest``, with a bundle.
+Reading rejects unknown and missing keys.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from svitkit.errors import ConfigError
+from svitkit.files import write_text
+from svitkit.lif import LIFParams
+
+MANIFEST_NAME = "manifest.json"
+METADATA_KEY = "svitkit"
+Mode = Literal["sequence", "step"]
+T = TypeVar("T")
+STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TensorSpec:
+    """Name, shape and numpy dtype name of a tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        count = 1
+        for extent in self.shape:
+            count *= extent
+        return count
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Normalization:
+    """Per-channel input normalization: ``(x / 255 - mean) / std`` for bytes, ``(x - mean) / std`` for event counts."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LIFLayer:
+    """One layer of neurons as it stands in the graph.
+
+    Attributes:
+        name: the module's qualified name in the trained network, for example ``blocks.0.attn.qkv_lif``.
+        params: its constants.
+        state_shape: shape of the membrane potential, batch axis included.
+        firing_rate: spikes per neuron and time step seen in calibration (0..1); None if nothing was calibrated.
+    """
+
+    name: str
+    params: LIFParams
+    state_shape: tuple[int, ...]
+    firing_rate: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelMetadata:
+    """What an exported network is, beyond its graph.
+
+    Attributes:
+        family: ``spikformer``, ``spike-driven-transformer``, ``qkformer`` or the user's ``module:callable``.
+        mode: ``sequence`` (all time steps inside) or ``step`` (one step; states are inputs and outputs).
+        timesteps: T of one inference, in both modes.
+        static_input: whether one image is shown at every time step; then a sequence model's input is (B, C, H, W).
+        input: the graph's data input, normalized float32; (B, C, H, W) or (T, B, C, H, W).
+        output: the logits, (B, classes); in step mode those of one step, whose mean over T steps are the sequence's.
+        lif_layers: every layer of neurons, in the order of execution.
+        parameter_bytes: bytes of the float32 parameters in the graph (batch norm folded, dead parameters gone).
+        original_parameter_bytes: the same count for the network before compression.
+        plan_sha256: hash of the prune plan, None where nothing was pruned.
+    """
+
+    family: str
+    mode: Mode
+    timesteps: int
+    static_input: bool
+    input: TensorSpec
+    output: TensorSpec
+    lif_layers: tuple[LIFLayer, ...]
+    normalization: Normalization
+    class_names: tuple[str, ...]
+    parameter_bytes: int
+    original_parameter_bytes: int
+    checkpoint_sha256: str
+    plan_sha256: str | None
+    producer: str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class KernelChoice:
+    """Which kernel runs one layer, and on what grounds."""
+
+    layer: str
+    kernel: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FileEntry:
+    """Checksum and size of one file of a bundle."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Manifest:
+    """The table of contents of a bundle directory.
+
+    Attributes:
+        board: the board that the bundle was built for.
+        triple: GNU triple of the machine code.
+        target: the TVM target, as TVM's own JSON configuration.
+        required_features: CPU features that the machine code may use, by their names in /proc/cpuinfo.
+        glibc_floor: lowest glibc version on which the programs start.
+        weights_bytes, state_bytes, workspace_bytes: the static memory plan.
+        golden_count: number of golden inputs kept in ``golden_input.bin`` with outputs in ``golden_output.bin``.
+        golden_tolerance: largest absolute difference of logits that the golden check accepts.
+        files: every other file of the bundle by name.
+    """
+
+    format_version: Literal[1] = 1
+    model: ModelMetadata
+    board: str
+    triple: str
+    target: dict[str, str | int | list[str]]
+    required_features: tuple[str, ...]
+    glibc_floor: str
+    tvm_version: str
+    kernels: tuple[KernelChoice, ...]
+    weights_bytes: int
+    state_bytes: int
+    workspace_bytes: int
+    golden_count: int
+    golden_tolerance: float
+    files: dict[str, FileEntry]
+
+
+def to_json(value: T, kind: type[T]) -> str:
+    """Serializes a dataclass as indented JSON with a final newline."""
+    return TypeAdapter(kind).dump_json(value, indent=2).decode() + "\n"
+
+
+def from_json(text: str | bytes, kind: type[T], *, source: str) -> T:
+    """Reads a dataclass from JSON.
+
+    Args:
+        text: the JSON.
+        kind: the dataclass.
+        source: where the text came from, for the error message.
+
+    Raises:
+        ConfigError: the text is no JSON, a key is unknown or missing, or a value has the wrong type.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise ConfigError(
+            f"{source} is not a valid {kind.__name__}: {where}: {first['msg']}. "
+            f"Write it again with this version of svitkit, or mend the key."
+        ) from None
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Reads the manifest of a bundle directory."""
+    path = bundle / MANIFEST_NAME
+    if not path.is_file():
+        raise ConfigError(f"{bundle} is no bundle: it has no {MANIFEST_NAME}. Make one with 'svitkit build'.")
+    return from_json(path.read_bytes(), Manifest, source=str(path))
+
+
+def write_manifest(bundle: Path, manifest: Manifest) -> None:
+    """Writes the manifest of a bundle directory."""
+    write_text(bundle / MANIFEST_NAME, to_json(manifest, Manifest))
+
+
+def metadata_json(metadata: ModelMetadata) -> str:
+    """Serializes metadata on one line, as the ONNX file carries it."""
+    return json.dumps(json.loads(to_json(metadata, ModelMetadata)), separators=(",", ":"))
