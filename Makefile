@@ -1,0 +1,49 @@
+# make demo        set everything up, then deploy the packaged network for this computer and for an emulated board
+# make test        the fast tests;  make test-slow: all that need no hardware
+# make check       format, lint, types
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+SYSROOT := /usr/aarch64-linux-gnu/lib/libc.so.6
+
+.PHONY: setup demo test test-slow check check-wheel constraints clean
+.DELETE_ON_ERROR:
+
+setup: .venv/.installed .venv/.emulator
+
+.venv/.installed: pyproject.toml constraints.txt svitkit/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "svitkit needs Python 3.11 or newer; say which one: make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Emulated boards need qemu and the C library of arm64. Without them everything else still works.
+.venv/.emulator: scripts/install_emulator | .venv/.installed
+	@scripts/install_emulator
+	@touch $@
+
+demo: setup
+	$(BIN)/svitkit deploy digits-spikformer --board host -o svitkit-out/digits-spikformer-host
+	@if command -v qemu-aarch64-static >/dev/null && test -e $(SYSROOT); then \
+	  $(BIN)/svitkit deploy digits-spikformer --board qemu-cortex-a72 -o svitkit-out/digits-spikformer-qemu-cortex-a72; \
+	else echo "qemu-cortex-a72 skipped: no emulator (apt-get install qemu-user-static libc6-arm64-cross)"; fi
+
+test: setup
+	$(BIN)/pytest -n $(JOBS)
+
+test-slow: setup
+	$(BIN)/pytest -n $(JOBS) -m "not board and not gpu"
+
+check: setup
+	scripts/check
+
+check-wheel: setup
+	scripts/check_wheel
+
+# Writes constraints.txt from a fresh environment with the newest versions that pyproject.toml allows.
+constraints:
+	scripts/update_constraints
+
+clean:
+	rm -rf .venv build dist svitkit-out .mypy_cache .pytest_cache .ruff_cache
