@@ -1,0 +1,1 @@
+"""Spiking Vision Transformers: the families, their prune plans, and the checkpoints that hold them."""

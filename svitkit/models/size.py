@@ -1,0 +1,83 @@
+"""How many bytes a network's parameters take once it is deployed."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from svitkit.models.run import forward_logits
+
+FLOAT32_BYTES = 4
+
+
+def parameter_bytes(model: nn.Module, example: torch.Tensor) -> int:
+    """Counts the float32 parameters as deployed: batch norms folded, dead parameters gone.
+
+    A batch norm whose input is a convolution's or linear layer's output folds into it and leaves one bias per channel; any
+    other batch norm leaves a scale and a bias. Layers that a forward pass does not reach do not count.
+
+    Args:
+        model: the network.
+        example: (T, B, C, H, W) float32, any input of the right shape.
+
+    Returns:
+        Bytes.
+    """
+    counts = layer_parameters(model, example)
+    return FLOAT32_BYTES * sum(counts.values())
+
+
+def layer_parameters(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
+    """Counts the deployed float32 parameters of every layer that a forward pass reaches.
+
+    Args:
+        model: the network.
+        example: (T, B, C, H, W) float32, any input of the right shape.
+
+    Returns:
+        Number of parameters by qualified layer name, in the order of execution; a folded batch norm has no entry.
+    """
+    calls = _trace_calls(model, example)
+    producers: dict[int, str] = {}
+    counts: dict[str, int] = {}
+    biased: set[str] = set()
+    for name, module, given, got in calls:
+        producer = producers.get(given.untyped_storage().data_ptr())
+        if isinstance(module, _BatchNorm):
+            if producer is None or given.numel() != got.numel():
+                counts[name] = 2 * module.num_features
+            elif producer not in biased:
+                biased.add(producer)
+                counts[producer] += module.num_features
+            continue
+        if name not in counts:
+            counts[name] = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+            if isinstance(getattr(module, "bias", None), torch.Tensor):
+                biased.add(name)
+        producers[got.untyped_storage().data_ptr()] = name
+    return counts
+
+
+def _trace_calls(model: nn.Module, example: torch.Tensor) -> list[tuple[str, nn.Module, torch.Tensor, torch.Tensor]]:
+    """Lists the calls of layers with parameters; holding the tensors keeps their storage addresses distinct."""
+    calls: list[tuple[str, nn.Module, torch.Tensor, torch.Tensor]] = []
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, _ConvNd | nn.Linear | _BatchNorm):
+            handles.append(
+                module.register_forward_hook(
+                    lambda module, inputs, output, name=name: calls.append((name, module, inputs[0], output))
+                )
+            )
+    training = model.training
+    try:
+        model.eval()
+        with torch.no_grad():
+            forward_logits(model, example)
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return calls
