@@ -1,0 +1,244 @@
+"""Reading ONNX files from anyone: everything is checked before anything is allocated or computed.
+
+Accepted is exactly what ``svitkit export`` writes: standard operators of a short list, ``ai.svitkit::LIF`` with its own
+body, static shapes, tensors inside the file. Everything else is refused by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto
+
+from svitkit.errors import ConfigError, UnsupportedError
+from svitkit.manifest import METADATA_KEY, ModelMetadata, from_json
+from svitkit.onnx_lif import IR_VERSION, LIF_DOMAIN, LIF_OP, LIF_VERSION, ONNX_OPSET, lif_function, read_lif
+
+MAX_FILE_BYTES = 1 << 30
+MAX_TENSOR_BYTES = 1 << 30
+ALLOWED_OPS = frozenset(
+    "Add AveragePool Concat Constant Conv Div Expand Flatten Gemm MatMul MaxPool Mul ReduceMean ReduceSum Reshape Slice Split "
+    "Squeeze Sub Transpose Unsqueeze".split()
+)
+_ITEM_BYTES = {
+    TensorProto.FLOAT: 4,
+    TensorProto.INT64: 8,
+    TensorProto.INT32: 4,
+    TensorProto.INT8: 1,
+    TensorProto.UINT8: 1,
+    TensorProto.BOOL: 1,
+}
+_REQUIRED_ATTRIBUTES = {
+    "Conv": {"kernel_shape", "strides", "pads", "dilations", "group"},
+    "MaxPool": {"kernel_shape", "strides", "pads", "dilations"},
+    "AveragePool": {"kernel_shape", "strides", "pads"},
+    "Transpose": {"perm"},
+}
+Shape = tuple[int, ...]
+
+
+def load_checked(path: Path) -> onnx.ModelProto:
+    """Reads an ONNX file that may come from anyone.
+
+    Raises:
+        ConfigError: the file is missing, too large, damaged, or not self-contained.
+        UnsupportedError: it holds an operator, function, type or shape that ``svitkit export`` never writes.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is no file. Make one with 'svitkit export'.")
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise ConfigError(f"{path} has {size} bytes; at most {MAX_FILE_BYTES} are read.")
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except (DecodeError, ValueError, RecursionError):
+        raise ConfigError(f"{path} is no ONNX file, or it is cut off. Write it again with 'svitkit export'.") from None
+    check_model(model, source=str(path))
+    return model
+
+
+def check_model(model: onnx.ModelProto, *, source: str) -> None:
+    """Checks a model as :func:`load_checked` does, without a file."""
+    _check_header(model, source)
+    shapes = _declared_shapes(model.graph, source)
+    tensors = list(model.graph.initializer)
+    if model.graph.sparse_initializer:
+        raise UnsupportedError(f"{source}: sparse initializers are not supported; store them dense.")
+    for node in model.graph.node:
+        _check_operator(node, source)
+        tensors.extend(attribute.t for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR)
+    for tensor in tensors:
+        _check_tensor(tensor, source)
+    shapes.update({tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer})
+    _check_functions(model, source)
+    for node in model.graph.node:
+        _check_node_shapes(node, shapes, source)
+    _run_onnx_checker(model, source)
+
+
+def metadata_of(model: onnx.ModelProto, *, source: str) -> ModelMetadata:
+    """Returns what a checked model says about itself.
+
+    Raises:
+        ConfigError: the metadata are missing, damaged, or speak of another graph.
+    """
+    texts = [prop.value for prop in model.metadata_props if prop.key == METADATA_KEY]
+    if len(texts) != 1:
+        raise ConfigError(f"{source} carries no metadata of svitkit. Write it with 'svitkit export'.")
+    metadata = from_json(texts[0], ModelMetadata, source=f"the metadata of {source}")
+    shapes = _declared_shapes(model.graph, source)
+    nodes = {node.name: node for node in model.graph.node if node.domain == LIF_DOMAIN}
+    told = {layer.name: (layer.params, layer.state_shape) for layer in metadata.lif_layers}
+    found = {name: (read_lif(node), shapes[node.input[0]][1:]) for name, node in nodes.items()}
+    ports = [model.graph.input[0].name, model.graph.output[0].name]
+    if _as_float32(told) != _as_float32(found) or [metadata.input.name, metadata.output.name] != ports:
+        raise ConfigError(f"the metadata of {source} describe another graph. Write it again with 'svitkit export'.")
+    for spec in (metadata.input, metadata.output):
+        if shapes[spec.name] != spec.shape:
+            raise ConfigError(f"the metadata of {source} say {spec.name} is {spec.shape}, the graph {shapes[spec.name]}.")
+    return metadata
+
+
+def _as_float32(layers: dict[str, tuple[object, Shape]]) -> dict[str, tuple[object, Shape]]:
+    import numpy as np
+
+    def rounded(value: object) -> object:
+        return np.float32(value).item() if isinstance(value, float) else value
+
+    return {
+        name: (tuple(rounded(value) for value in vars(params).values()), shape)
+        for name, (params, shape) in layers.items()
+    }
+
+
+def _check_header(model: onnx.ModelProto, source: str) -> None:
+    if not model.HasField("graph") or not model.graph.node:
+        raise ConfigError(f"{source} is no ONNX file: it has no graph. Write it with 'svitkit export'.")
+    if model.ir_version > IR_VERSION:
+        raise UnsupportedError(f"{source} has ONNX IR version {model.ir_version}, wanted at most {IR_VERSION}.")
+    known = {"": ONNX_OPSET, LIF_DOMAIN: LIF_VERSION}
+    for entry in model.opset_import:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        if known.get(domain) != entry.version:
+            raise UnsupportedError(
+                f"{source} uses version {entry.version} of the operators '{domain or 'ai.onnx'}', "
+                f"known: ai.onnx {ONNX_OPSET} and {LIF_DOMAIN} {LIF_VERSION}. Write it again with 'svitkit export'."
+            )
+    if model.training_info:
+        raise UnsupportedError(f"{source} carries training graphs; svitkit reads inference graphs only.")
+
+
+def _declared_shapes(graph: onnx.GraphProto, source: str) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        tensor = value.type.tensor_type
+        fixed = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value") and dim.dim_value > 0]
+        if not value.type.HasField("tensor_type") or not tensor.HasField("shape") or len(fixed) != len(tensor.shape.dim):
+            raise UnsupportedError(f"{source}: value '{value.name}' has no static shape. Export it with fixed sizes.")
+        if tensor.elem_type not in _ITEM_BYTES:
+            raise UnsupportedError(f"{source}: value '{value.name}' has element type {_type_name(tensor.elem_type)}.")
+        _check_size(value.name, math.prod(fixed) * _ITEM_BYTES[tensor.elem_type], source)
+        shapes[value.name] = tuple(fixed)
+    return shapes
+
+
+def _check_size(name: str, size: int, source: str) -> None:
+    if size > MAX_TENSOR_BYTES:
+        raise ConfigError(f"{source}: tensor '{name}' declares {size} bytes; at most {MAX_TENSOR_BYTES} are accepted.")
+
+
+def _check_tensor(tensor: TensorProto, source: str) -> None:
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+        raise ConfigError(
+            f"{source}: tensor '{tensor.name}' lies in another file; svitkit reads self-contained files only. "
+            f"Save the model without external data."
+        )
+    if tensor.data_type not in _ITEM_BYTES or tensor.HasField("segment"):
+        raise UnsupportedError(f"{source}: tensor '{tensor.name}' has element type {_type_name(tensor.data_type)}.")
+    if any(extent < 0 for extent in tensor.dims):
+        raise ConfigError(f"{source}: tensor '{tensor.name}' has a negative extent.")
+    wanted = math.prod(tensor.dims) * _ITEM_BYTES[tensor.data_type]
+    _check_size(tensor.name, wanted, source)
+    if len(tensor.raw_data) != wanted:
+        raise ConfigError(
+            f"{source}: tensor '{tensor.name}' declares {wanted} bytes, but the file holds {len(tensor.raw_data)}. "
+            f"Write it again with 'svitkit export'."
+        )
+
+
+def _type_name(number: int) -> str:
+    return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"number {number}"
+
+
+def _check_operator(node: onnx.NodeProto, source: str) -> None:
+    where = f"{source}: node '{node.name or '?'}'"
+    if node.domain == LIF_DOMAIN and node.op_type == LIF_OP:
+        read_lif(node)
+        if len(node.input) != 2 or len(node.output) != 2:
+            raise UnsupportedError(f"{where}: LIF takes 2 inputs and gives 2 outputs.")
+        return
+    if node.domain not in ("", "ai.onnx") or node.op_type not in ALLOWED_OPS:
+        _refuse_operator(where, f"{node.domain}::{node.op_type}" if node.domain else node.op_type)
+    names = set()
+    for attribute in node.attribute:
+        names.add(attribute.name)
+        if attribute.HasField("g") or attribute.graphs or attribute.ref_attr_name or attribute.HasField("sparse_tensor"):
+            raise UnsupportedError(f"{where} ({node.op_type}) has a graph or reference in '{attribute.name}'.")
+    if node.op_type == "Constant" and names != {"value"}:
+        raise UnsupportedError(f"{where}: a Constant must hold a tensor, got {', '.join(sorted(names)) or 'nothing'}.")
+    missing = _REQUIRED_ATTRIBUTES.get(node.op_type, set()) - names
+    if missing:
+        raise UnsupportedError(f"{where} ({node.op_type}) must say {', '.join(sorted(missing))}.")
+
+
+def _refuse_operator(where: str, got: str) -> NoReturn:
+    known: Iterable[str] = sorted([*ALLOWED_OPS, f"{LIF_DOMAIN}::{LIF_OP}"])
+    near = difflib.get_close_matches(got.rpartition("::")[2], known, n=1, cutoff=0.4)
+    hint = f" The nearest known one is {near[0]}." if near else ""
+    raise UnsupportedError(f"{where} has the unknown operator {got}.{hint} Known: {', '.join(known)}.")
+
+
+def _check_functions(model: onnx.ModelProto, source: str) -> None:
+    used = {node.overload for node in model.graph.node if node.domain == LIF_DOMAIN}
+    for function in model.functions:
+        name = f"{function.domain}::{function.name}"
+        if name != f"{LIF_DOMAIN}::{LIF_OP}":
+            raise UnsupportedError(f"{source} brings a function of its own, {name}; only {LIF_DOMAIN}::{LIF_OP} may be.")
+        if _bytes(function) != _bytes(lif_function(function.overload)):
+            raise UnsupportedError(f"{source}: the body of {name} '{function.overload}' is not the one svitkit writes.")
+    given = [function.overload for function in model.functions]
+    if sorted(given) != sorted(used):
+        raise ConfigError(f"{source} uses the LIF bodies {sorted(used)}, but brings {sorted(given)}.")
+
+
+def _bytes(function: onnx.FunctionProto) -> bytes:
+    return function.SerializeToString(deterministic=True)
+
+
+def _check_node_shapes(node: onnx.NodeProto, shapes: dict[str, Shape], source: str) -> None:
+    for name in node.output:
+        if name not in shapes:
+            raise UnsupportedError(f"{source}: value '{name}' of node '{node.name}' has no declared shape.")
+    if node.domain != LIF_DOMAIN:
+        return
+    x, v, s, v_next = (shapes.get(name, (-1,)) for name in (*node.input, *node.output))
+    if not x or s != x or v_next != x[1:] or v not in ((), x[1:]):
+        raise ConfigError(
+            f"{source}: LIF node '{node.name}' declares X {x}, V0 {v}, S {s}, VT {v_next}; wanted S like X, VT like X "
+            f"without its first axis, V0 like VT or a scalar."
+        )
+
+
+def _run_onnx_checker(model: onnx.ModelProto, source: str) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"{source} fails ONNX's own check: {lines[0][:300]}") from None
