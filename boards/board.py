@@ -1,7 +1,7 @@
 """Boards: what code may be built for them and how they are reached, read from one TOML file each.
 
-``<board>.toml`` holds the facts of a board, each with its source; ``cpus.toml`` holds what a CPU model offers, shared by
-all boards that have it. The board ``host`` is completed from the machine that svitkit runs on.
+``<board>.toml`` holds the facts of a board, each with its source; ``cpus.toml`` holds what a CPU model offers, shared
+by all boards that have it. The board ``host`` is completed from the machine that svitkit runs on.
 """
 
 from __future__ import annotations
@@ -172,7 +172,8 @@ def read_board_file(path: Path) -> BoardFile:
         )
     if (content.transport == "qemu") != (content.qemu_cpu is not None):
         raise ConfigError(
-            f"{path}: transport is '{content.transport}', qemu_cpu is {content.qemu_cpu!r}. Set qemu_cpu with 'qemu' only."
+            f"{path}: transport is '{content.transport}' and qemu_cpu is {content.qemu_cpu!r}. "
+            "Set qemu_cpu with the transport 'qemu', and only there."
         )
     if content.transport != "local" and content.cpu is None:
         raise ConfigError(

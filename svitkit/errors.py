@@ -3,7 +3,8 @@
     SvitError                 anything svitkit can explain; the command line exits with 1
     ├── ConfigError           an argument, file or name is wrong; the user can mend it
     ├── UnsupportedError      the input is well formed, but svitkit cannot express it
-    └── VerificationError     two computations that must agree do not, or a file fails its checksum
+    ├── VerificationError     two computations that must agree do not, or a file fails its checksum
+    └── RunError              a program on a board failed, died, hung or printed nonsense
 
 Every message says what happened, what was got, what was wanted, and what to do next.
 """
@@ -28,6 +29,10 @@ class UnsupportedError(SvitError):
 
 class VerificationError(SvitError):
     """Two computations that must agree do not, or a file is not what its manifest says."""
+
+
+class RunError(SvitError):
+    """A program that ran on a board failed, was killed, took too long, or did not print what it must."""
 
 
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> ConfigError:

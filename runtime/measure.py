@@ -1,0 +1,205 @@
+"""Measures a bundle on a board: correct outputs first, then accuracy, then time and memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import platform
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import svitkit
+from svitkit.boards.board import Board
+from svitkit.boards.preflight import check_bundle, missing_features
+from svitkit.boards.transports import open_transport, qemu_version
+from svitkit.errors import ConfigError
+from svitkit.files import sha256
+from svitkit.manifest import MANIFEST_NAME, Manifest, read_manifest
+from svitkit.runtime.device_checks import (
+    GOLDEN_INPUT,
+    Progress,
+    check_data,
+    check_files,
+    check_golden,
+    measure_accuracy,
+)
+from svitkit.runtime.device_state import DeviceState, read_device_name, read_device_state, throttling
+from svitkit.runtime.record import BenchRecord, Golden, Memory, instabilities, summarize_latency
+from svitkit.runtime.runner_process import Runner, RunnerReport
+
+if TYPE_CHECKING:
+    from svitkit.data.dataset import Dataset
+
+# Under emulation the times mean nothing, so only as many are taken as the record needs to be complete.
+EMULATED_REPEAT = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timing:
+    """The timed run and the machine around it; ``before`` and ``after`` are None under emulation."""
+
+    report: RunnerReport
+    before: DeviceState | None
+    after: DeviceState | None
+
+
+def bench(
+    bundle: Path,
+    board: Board,
+    *,
+    dataset: Dataset | None = None,
+    limit: int = 360,
+    warmup: int = 5,
+    repeat: int = 50,
+    min_time_s: float = 1.0,
+    timeout_s: float = 600.0,
+    progress: Progress | None = None,
+) -> BenchRecord:
+    """Measures a bundle on a board.
+
+    Args:
+        bundle: the bundle's directory.
+        board: the board to run on.
+        dataset: its test split is classified on the board; no accuracy if None.
+        limit: test images at most.
+        warmup: runs before the samples.
+        repeat: least number of samples; an emulated board takes at most 10.
+        min_time_s: least time that the samples add up to; not on an emulated board.
+        timeout_s: longest time for one run of the program on the board.
+        progress: called with the stage's name and the share of it that is done (0..1).
+
+    Raises:
+        ConfigError: the bundle cannot run on the board, the board cannot be reached, or the data do not fit.
+        VerificationError: a file of the bundle is not what its manifest says, or logits are not finite.
+        RunError: the program on the board failed, died or took too long.
+    """
+    check_arguments(warmup=warmup, repeat=repeat, min_time_s=min_time_s, timeout_s=timeout_s)
+    manifest = read_manifest(bundle)
+    check_bundle(manifest, board)
+    check_files(bundle, manifest)
+    if dataset is not None:
+        check_data(dataset, manifest.model)
+    notify = progress or (lambda stage, share: None)
+    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with open_transport(board) as transport, tempfile.TemporaryDirectory(prefix="svitkit-") as work:
+        runner = Runner(
+            transport=transport,
+            bundle=transport.push(bundle),
+            mode=manifest.model.mode,
+            timesteps=manifest.model.timesteps,
+            classes=manifest.model.output.shape[-1],
+            work=Path(work),
+            timeout_s=timeout_s,
+        )
+        notify("golden check", 0.0)
+        golden, rates = check_golden(runner, bundle, manifest)
+        accuracy = None if dataset is None else measure_accuracy(runner, manifest.model, dataset, limit, notify)
+        notify("timing", 0.0)
+        timing = time_runs(runner, board, manifest, warmup=warmup, repeat=repeat, min_time_s=min_time_s)
+        notify("timing", 1.0)
+    record = assemble(bundle, board, manifest, timing, golden=golden, warmup=warmup, started_at=started_at)
+    return dataclasses.replace(record, accuracy=accuracy, firing_rates=rates)
+
+
+def check_arguments(*, warmup: int, repeat: int, min_time_s: float, timeout_s: float) -> None:
+    """Raises ConfigError for numbers with which nothing can be measured."""
+    if warmup < 0 or repeat < 1 or min_time_s < 0 or timeout_s <= 0:
+        raise ConfigError(
+            f"warmup={warmup}, repeat={repeat}, min_time_s={min_time_s:g}, timeout_s={timeout_s:g}: "
+            "wanted warmup >= 0, repeat >= 1, min_time_s >= 0 and timeout_s > 0."
+        )
+
+
+def time_runs(
+    runner: Runner, board: Board, manifest: Manifest, *, warmup: int, repeat: int, min_time_s: float
+) -> Timing:
+    """Times the bundle on its golden inputs, and looks at the machine before and after."""
+    inputs = f"{runner.bundle}/{GOLDEN_INPUT}"
+    before = None if board.emulated else read_device_state()
+    report = runner.time(
+        inputs,
+        count=manifest.golden_count,
+        warmup=warmup,
+        repeat=min(repeat, EMULATED_REPEAT) if board.emulated else repeat,
+        min_time_s=0.0 if board.emulated else min_time_s,
+    )
+    return Timing(report=report, before=before, after=None if board.emulated else read_device_state())
+
+
+def objections(board: Board, manifest: Manifest, timing: Timing, golden: Golden) -> list[str]:
+    """Returns what speaks against a measurement; the times of an emulated one are not judged."""
+    reasons = []
+    if not golden.match:
+        reasons.append(
+            f"golden outputs differ by {golden.max_abs_diff:.3g} (accepted: {golden.tolerance:.3g}), "
+            f"{golden.argmax_mismatches} of {golden.count} with another class"
+        )
+    missing = missing_features(manifest.required_features, timing.report.cpu_features)
+    if missing:
+        reasons.append(f"the program found no {', '.join(missing)} on the device, which its machine code may use")
+    if board.emulated:
+        return reasons
+    states = [state for state in (timing.before, timing.after) if state is not None]
+    slowed = dict.fromkeys(reason for state in states for reason in throttling(state))
+    return [*reasons, *(f"throttled: {reason}" for reason in slowed), *instabilities(timing.report.samples_ns)]
+
+
+def device_and_versions(board: Board, manifest: Manifest) -> tuple[str, dict[str, str]]:
+    """Returns what really ran the program, and the versions of everything that took part."""
+    versions = {"svitkit": svitkit.__version__, "tvm": manifest.tvm_version, "kernel": platform.release()}
+    device = read_device_name() or platform.machine()
+    if board.qemu_cpu is None:
+        return device, versions
+    versions["qemu"] = qemu_version()
+    return f"qemu-aarch64 -cpu {board.qemu_cpu} on {device}", versions
+
+
+def assemble(
+    bundle: Path,
+    board: Board,
+    manifest: Manifest,
+    timing: Timing,
+    *,
+    golden: Golden,
+    warmup: int,
+    started_at: str,
+) -> BenchRecord:
+    """Puts the record together."""
+    report = timing.report
+    device, versions = device_and_versions(board, manifest)
+    reasons = objections(board, manifest, timing, golden)
+    return BenchRecord(
+        board=board.name,
+        built_for=manifest.board,
+        device=device,
+        emulated=board.emulated,
+        started_at=started_at,
+        versions=versions,
+        family=manifest.model.family,
+        mode=manifest.model.mode,
+        timesteps=manifest.model.timesteps,
+        target=manifest.target,
+        bundle_sha256=sha256(bundle / MANIFEST_NAME),
+        bundle_bytes=(bundle / MANIFEST_NAME).stat().st_size + sum(entry.size for entry in manifest.files.values()),
+        cpu_features=report.cpu_features,
+        warmup=warmup,
+        load_ns=report.load_ns,
+        first_ns=report.first_ns,
+        samples_ns=report.samples_ns,
+        latency_ms=summarize_latency(report.samples_ns, emulated=board.emulated),
+        memory=Memory(
+            emulated=board.emulated,
+            weights_bytes=report.weights_bytes,
+            state_bytes=report.state_bytes,
+            workspace_bytes=report.workspace_bytes,
+            vm_hwm_bytes=report.vm_hwm_bytes,
+            pss_bytes=report.pss_bytes,
+            private_bytes=report.private_bytes,
+        ),
+        golden=golden,
+        before=timing.before,
+        after=timing.after,
+        valid=not reasons,
+        reasons=tuple(reasons),
+    )

@@ -1,0 +1,97 @@
+"""A record as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from svitkit.runtime.record import BenchRecord
+
+KIBIBYTE = 1024
+NOT_A_BOARD = "emulator, not a board"
+
+
+def render_record(record: BenchRecord) -> Table:
+    """Draws a record: one row per figure, and only figures that were measured.
+
+    Times and process memory of an emulated run are marked on every row.
+    """
+    title = f"{record.family} on {record.board}"
+    table = Table(
+        title=title, caption=_verdict(record), show_header=False, title_justify="left", caption_justify="left"
+    )
+    table.add_column("what", no_wrap=True)
+    table.add_column("value")
+    for what, value in _rows(record):
+        table.add_row(what, value)
+    return table
+
+
+def _verdict(record: BenchRecord) -> str:
+    if record.valid:
+        return "valid run; its times are not a board's" if record.emulated else "valid run"
+    return "INVALID run: " + "; ".join(record.reasons)
+
+
+def _rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
+    golden = record.golden
+    yield "device", record.device
+    if record.accuracy is not None:
+        accuracy = record.accuracy
+        images = f"{accuracy.count} {accuracy.split} images of {accuracy.dataset}"
+        yield "accuracy on the device", f"{accuracy.percent:.2f} % ({images})"
+    yield (
+        "golden check",
+        (
+            f"{'equal' if golden.match else 'DIFFERENT'} on {golden.count} inputs "
+            f"(largest difference {golden.max_abs_diff:.2g}, accepted {golden.tolerance:.2g})"
+        ),
+    )
+    yield from _latency_rows(record)
+    yield from _memory_rows(record)
+    if record.firing_rates:
+        rates = record.firing_rates.values()
+        yield "firing rates", f"{min(rates):.1%} to {max(rates):.1%}, mean of the layers {sum(rates) / len(rates):.1%}"
+    yield from _device_rows(record)
+
+
+def _latency_rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
+    latency = record.latency_ms
+    mark = f" ({NOT_A_BOARD})" if latency.emulated else ""
+    percentiles = {"p50": latency.p50, "p90": latency.p90, "p95": latency.p95, "p99": latency.p99}
+    known = [f"{name} {value:.3f}" for name, value in percentiles.items() if value is not None]
+    figures = ", ".join([*known, f"min {latency.min:.3f}", f"max {latency.max:.3f}"])
+    yield f"latency, T={record.timesteps}", f"{figures} ms, {latency.count} samples{mark}"
+    yield "load, first inference", f"{record.load_ns / 1e6:.2f} ms, {record.first_ns / 1e6:.2f} ms{mark}"
+
+
+def _memory_rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
+    memory = record.memory
+    mark = f" ({NOT_A_BOARD})" if memory.emulated else ""
+    yield "weights", _kibibytes(memory.weights_bytes)
+    yield "states, workspace", f"{_kibibytes(memory.state_bytes)}, {_kibibytes(memory.workspace_bytes)}"
+    if memory.vm_hwm_bytes is not None:
+        yield "peak memory (VmHWM)", _kibibytes(memory.vm_hwm_bytes) + mark
+    if memory.pss_bytes is not None:
+        yield "memory share (PSS)", _kibibytes(memory.pss_bytes) + mark
+    if memory.private_bytes is not None:
+        yield "private memory", _kibibytes(memory.private_bytes) + mark
+    yield "bundle", _kibibytes(record.bundle_bytes)
+
+
+def _device_rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
+    if record.after is None:
+        return
+    if record.after.governor is not None:
+        yield "governor", record.after.governor
+    clocks = record.after.actual_mhz or record.after.requested_mhz
+    if clocks is not None:
+        yield "clock after the run", f"{min(clocks):.0f} to {max(clocks):.0f} MHz"
+    if record.after.temperatures_celsius is not None:
+        hottest = max(record.after.temperatures_celsius, key=record.after.temperatures_celsius.__getitem__)
+        yield "hottest zone", f"{hottest} {record.after.temperatures_celsius[hottest]:.1f} °C"
+
+
+def _kibibytes(count: int) -> str:
+    return f"{count / KIBIBYTE:,.0f} KiB"
