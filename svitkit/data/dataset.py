@@ -173,9 +173,10 @@ def batches(
         raise ConfigError(f"batch_size is {batch_size}, but must be 1 or more.")
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
-        x = sequence(chosen.x[index], dataset, timesteps=timesteps)
+        samples = chosen.x[index]
         if dataset.static:
-            tensor = torch.from_numpy(np.ascontiguousarray(x[0])).expand(x.shape)
+            frame = torch.from_numpy(normalize(samples, dataset))
+            x = frame.expand(timesteps, *frame.shape)
         else:
-            tensor = torch.from_numpy(x)
-        yield tensor, torch.from_numpy(chosen.y[index])
+            x = torch.from_numpy(sequence(samples, dataset, timesteps=timesteps))
+        yield x, torch.from_numpy(chosen.y[index])

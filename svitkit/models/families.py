@@ -1,7 +1,7 @@
 """The families of Spiking Vision Transformers, on spikingjelly's classes.
 
-Every network takes ``(T, B, C, H, W) float32`` and returns logits ``(B, classes)`` or ``(T, B, classes)``. All neurons are
-multi-step LIF neurons whose reset is detached from the gradient, as in the authors' training code.
+Every network takes ``(T, B, C, H, W) float32`` and returns logits ``(B, classes)`` or ``(T, B, classes)``. All neurons
+are multi-step LIF neurons whose reset is detached from the gradient, as in the authors' training code.
 
 Sources: Zhou et al., "Spikformer", ICLR 2023; Yao et al., "Spike-driven Transformer", NeurIPS 2023; Zhou et al.,
 "QKFormer", NeurIPS 2024.
@@ -72,7 +72,7 @@ class SpikformerArguments(FamilyArguments):
         _require_multiple("embed_dims", self.embed_dims, self.num_heads, "every head takes an equal share")
         _require_hidden(self.embed_dims, self.mlp_ratio)
         _require_pixels(self.img_size_h, self.img_size_w, self.patch_size)
-        return Spikformer(
+        model: nn.Module = Spikformer(
             T=self.T,
             in_channels=self.in_channels,
             img_size_h=self.img_size_h,
@@ -84,6 +84,7 @@ class SpikformerArguments(FamilyArguments):
             mlp_ratio=self.mlp_ratio,
             depths=self.depths,
         )
+        return model
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -108,7 +109,7 @@ class SpikeDrivenTransformerArguments(FamilyArguments):
         _require_multiple("embed_dims", self.embed_dims, self.num_heads, "every head takes an equal share")
         _require_hidden(self.embed_dims, self.mlp_ratio)
         _require_pixels(self.img_size_h, self.img_size_w, 2 ** self.pooling_stat.count("1"))
-        return SpikeDrivenTransformer(
+        model: nn.Module = SpikeDrivenTransformer(
             T=self.T,
             in_channels=self.in_channels,
             num_classes=self.num_classes,
@@ -119,6 +120,7 @@ class SpikeDrivenTransformerArguments(FamilyArguments):
             pooling_stat=self.pooling_stat,
             detach_reset=True,
         )
+        return model
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -150,7 +152,7 @@ class QKFormerArguments(FamilyArguments):
             _require_multiple("the width of a stage", width, heads, "every head takes an equal share")
             _require_hidden(width, self.mlp_ratio)
         _require_pixels(self.img_size_h, self.img_size_w, 16)
-        return QKFormer(
+        model: nn.Module = QKFormer(
             T=self.T,
             in_channels=self.in_channels,
             num_classes=self.num_classes,
@@ -161,6 +163,7 @@ class QKFormerArguments(FamilyArguments):
             qka_type=self.qka_type,
             detach_reset=True,
         )
+        return model
 
 
 FAMILIES: dict[str, type[FamilyArguments]] = {

@@ -1,8 +1,8 @@
 """Prune plans: which channels of a network are kept, and their physical removal.
 
-A *group* is a set of channels that only make sense together: output channels of one layer, the batch norm behind it, the
-input channels of its consumers. A plan lists for each pruned group the channels that stay, in the numbering of the
-original network.
+A *group* is a set of channels that only make sense together: output channels of one layer, the batch norm behind it,
+and the input channels of its consumers. A plan lists for each pruned group the channels that stay, in the numbering of
+the original network.
 """
 
 from __future__ import annotations

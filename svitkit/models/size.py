@@ -15,8 +15,8 @@ FLOAT32_BYTES = 4
 def parameter_bytes(model: nn.Module, example: torch.Tensor) -> int:
     """Counts the float32 parameters as deployed: batch norms folded, dead parameters gone.
 
-    A batch norm whose input is a convolution's or linear layer's output folds into it and leaves one bias per channel; any
-    other batch norm leaves a scale and a bias. Layers that a forward pass does not reach do not count.
+    A batch norm whose input is a convolution's or linear layer's output folds into it and leaves one bias per channel;
+    any other batch norm leaves a scale and a bias. Layers that a forward pass does not reach do not count.
 
     Args:
         model: the network.

@@ -1,8 +1,8 @@
 """Networks of a user's own class, named ``module:callable``.
 
 Importing and calling run the user's code. That happens only for a name that the user gave, to this process or in the
-environment variable ``SVITKIT_TRUSTED_CLASSES`` (names divided by commas). A checkpoint that merely mentions such a name
-is refused.
+environment variable ``SVITKIT_TRUSTED_CLASSES`` (names divided by commas). A checkpoint that merely mentions such a
+name is refused.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _import_callable(text: str) -> Callable[..., Any]:
         raise ConfigError(f"importing '{module_name}' failed: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(here)
-    found = getattr(module, attribute, None)
+    found: object = getattr(module, attribute, None)
     if found is None:
         public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise unknown_name(f"callable of module '{module_name}'", attribute, public)

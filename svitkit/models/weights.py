@@ -122,12 +122,10 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, torch.Tensor], source:
         target = wanted[name]
         if value.shape != target.shape:
             raise ConfigError(
-                f"'{source}': tensor '{name}' has shape {tuple(value.shape)}, but the network wants {tuple(target.shape)}."
+                f"'{source}': tensor '{name}' has shape {tuple(value.shape)}, but {tuple(target.shape)} is wanted."
             )
         if value.is_floating_point() != target.is_floating_point():
-            raise ConfigError(
-                f"'{source}': tensor '{name}' has type {value.dtype}, but the network wants {target.dtype}."
-            )
+            raise ConfigError(f"'{source}': tensor '{name}' has type {value.dtype}, but {target.dtype} is wanted.")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ConfigError(f"'{source}': tensor '{name}' holds values that are not finite. The training diverged.")
     model.load_state_dict({name: value.to(wanted[name].dtype) for name, value in tensors.items()}, strict=True)

@@ -1,0 +1,77 @@
+"""Recipes as data: which network is trained on which data, and how."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from svitkit.manifest import STRICT
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FitOptions:
+    """How weights are fitted: AdamW, a linear warm-up and a cosine down to zero.
+
+    Attributes:
+        epochs: passes over the training split.
+        lr: highest learning rate.
+        timesteps: T.
+        batch_size: samples per step.
+        weight_decay: of AdamW.
+        warmup_epochs: passes during which the learning rate rises from zero.
+        label_smoothing: share of a label given to all classes alike, 0..1.
+        max_gradient_norm: longer gradients are scaled down to it.
+        shift_pixels: images are moved by up to that many pixels along each axis.
+        rotate_degrees: images are turned by up to that angle to either side.
+        scale_percent: images are enlarged or reduced by up to that share.
+        flip: whether half of the images are mirrored left to right.
+        bf16: whether the forward pass computes in bfloat16.
+        seed: of the weights, the order and the augmentation.
+    """
+
+    epochs: int = Field(ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    timesteps: int = Field(default=4, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup_epochs: float = Field(default=2.0, ge=0)
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    max_gradient_norm: float = Field(default=5.0, gt=0)
+    shift_pixels: int = Field(default=0, ge=0)
+    rotate_degrees: float = Field(default=0.0, ge=0)
+    scale_percent: float = Field(default=0.0, ge=0, lt=100)
+    flip: bool = False
+    bf16: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Preset:
+    """A network and its training.
+
+    Attributes:
+        family: a name of ``svitkit.models.families.FAMILIES``.
+        arguments: what the data do not tell (channels, frame size and classes come from them).
+        fit: the training.
+    """
+
+    family: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    fit: FitOptions
+
+
+IMAGE_FIT = FitOptions(epochs=30, shift_pixels=2)
+
+PRESETS: dict[str, Preset] = {
+    "digits-spikformer": Preset(
+        family="spikformer",
+        arguments={"patch_size": 4, "embed_dims": 96, "num_heads": 6, "depths": 2},
+        fit=FitOptions(epochs=80, lr=3e-3, shift_pixels=1, rotate_degrees=10, scale_percent=8, warmup_epochs=4),
+    ),
+    "spikformer": Preset(family="spikformer", arguments={"embed_dims": 192}, fit=IMAGE_FIT),
+    "spike-driven-transformer": Preset(family="spike-driven-transformer", arguments={"embed_dims": 192}, fit=IMAGE_FIT),
+    "qkformer": Preset(family="qkformer", arguments={"embed_dims": 192}, fit=IMAGE_FIT),
+}

@@ -1,0 +1,370 @@
+"""Training and fine-tuning: one loop for both.
+
+Every decision (which epoch is kept) is taken on the validation split; the test split is measured once, by
+:func:`train`, on the weights as they were written to disk.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from svitkit.data.augment import augment
+from svitkit.data.dataset import Dataset, batches, sequence
+from svitkit.errors import ConfigError, unknown_name
+from svitkit.files import write_bytes
+from svitkit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from svitkit.models.families import build_family
+from svitkit.models.run import example_input, forward_logits
+from svitkit.models.size import parameter_bytes
+from svitkit.models.spec import ModelSpec
+from svitkit.presets import PRESETS, FitOptions
+
+STATE_SUFFIX = ".training.pt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingProgress:
+    """Where a training stands, reported after every step.
+
+    Attributes:
+        epoch: the running epoch, from 0.
+        epochs: how many there are.
+        step: steps done in all, the epochs before included.
+        steps: how many there are in all.
+        loss: of the last step.
+        validation_accuracy: percent, of the epoch that has just ended; None within an epoch.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    validation_accuracy: float | None = None
+
+
+Report = Callable[[TrainingProgress], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitResult:
+    """How a training went.
+
+    Attributes:
+        best_epoch: whose weights the network now has, from 0.
+        validation_accuracy: percent, of that epoch.
+        history: validation accuracy of every epoch.
+    """
+
+    best_epoch: int
+    validation_accuracy: float
+    history: tuple[float, ...]
+
+
+def accuracy(
+    model: nn.Module,
+    dataset: Dataset,
+    split: str,
+    *,
+    timesteps: int,
+    limit: int | None = None,
+    batch_size: int = 128,
+) -> float:
+    """Measures top-1 accuracy in evaluation mode.
+
+    Args:
+        model: the network.
+        dataset: the data, normalized as the network wants (``match_dataset``).
+        split: ``train``, ``validation`` or ``test``.
+        timesteps: T.
+        limit: at most that many samples, spread over the split.
+        batch_size: samples per forward pass.
+
+    Returns:
+        Percent, 0..100.
+
+    Raises:
+        ConfigError: the split is empty.
+    """
+    device = _device(model)
+    training = model.training
+    model.eval()
+    right = seen = 0
+    with torch.no_grad():
+        for x, y in batches(dataset, split, batch_size=batch_size, timesteps=timesteps, limit=limit):
+            right += int((forward_logits(model, x.to(device)).argmax(1).cpu() == y).sum())
+            seen += len(y)
+    model.train(training)
+    if not seen:
+        raise ConfigError(f"data '{dataset.name}' has no sample in its split '{split}'.")
+    return 100.0 * right / seen
+
+
+def fit(
+    model: nn.Module,
+    dataset: Dataset,
+    options: FitOptions,
+    *,
+    report: Report | None = None,
+    state: Path | None = None,
+) -> FitResult:
+    """Fits a network's weights in place; at the end it has those of its best epoch on the validation split.
+
+    Args:
+        model: the network, fresh or trained, pruned or whole.
+        dataset: the data.
+        options: how.
+        report: told after every step.
+        state: file that the state is written to after every epoch and continued from if it exists. It is left for the
+            caller to remove.
+
+    Returns:
+        Accuracies on the validation split; the model is in evaluation mode.
+
+    Raises:
+        ConfigError: the loss is not finite, or the state file belongs to another training.
+    """
+    run = _Run(model, dataset, options)
+    if state is not None and state.exists():
+        run.load(state)
+    for epoch in range(len(run.history), options.epochs):
+        loss = 0.0
+        for step, loss in run.epoch(epoch):
+            if report:
+                report(run.progress(epoch, step, loss))
+        run.judge()
+        if state is not None:
+            run.save(state)
+        if report:
+            report(run.progress(epoch, run.steps_per_epoch, loss, run.history[-1]))
+    return run.finish()
+
+
+class _Run:
+    """One training under way: weights, optimizer, and the best epoch so far."""
+
+    def __init__(self, model: nn.Module, dataset: Dataset, options: FitOptions) -> None:
+        self.model, self.dataset, self.options = model, dataset, options
+        if not len(dataset.validation):
+            raise ConfigError(f"data '{dataset.name}' has no validation split to choose the best epoch on.")
+        if len(dataset.train) < 2:
+            raise ConfigError(f"data '{dataset.name}' has {len(dataset.train)} training samples, wanted 2 or more.")
+        self.steps_per_epoch = max(1, len(dataset.train) // options.batch_size)
+        self.optimizer = torch.optim.AdamW(_parameter_groups(model, options.weight_decay), lr=options.lr)
+        self.history: list[float] = []
+        self.best_epoch = 0
+        self.best: dict[str, torch.Tensor] = {}
+
+    def epoch(self, epoch: int) -> Iterator[tuple[int, float]]:
+        """Passes over the training split; everything random depends on seed and epoch alone."""
+        rng = np.random.default_rng([self.options.seed, epoch])
+        order = rng.permutation(len(self.dataset.train))
+        size = self.options.batch_size
+        for step in range(self.steps_per_epoch):
+            self.model.train()
+            rate = _learning_rate(self.options, epoch * self.steps_per_epoch + step, self.steps_per_epoch)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            yield step + 1, self._step(order[step * size : (step + 1) * size], rng)
+
+    def _step(self, index: np.ndarray[Any, Any], rng: np.random.Generator) -> float:
+        device = _device(self.model)
+        samples = augment(self.dataset.train.x[index], self.options, rng)
+        x = torch.from_numpy(np.array(sequence(samples, self.dataset, timesteps=self.options.timesteps))).to(device)
+        y = torch.from_numpy(self.dataset.train.y[index]).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.options.bf16):
+            logits = forward_logits(self.model, x)
+        loss = F.cross_entropy(logits.float(), y, label_smoothing=self.options.label_smoothing)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ConfigError(
+                f"the training diverged: the loss is {value}. Choose a learning rate below {self.options.lr}."
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
+        self.optimizer.step()
+        return value
+
+    def judge(self) -> None:
+        """Measures the validation split and keeps the weights if no epoch was better; of equals the later one."""
+        reached = accuracy(self.model, self.dataset, "validation", timesteps=self.options.timesteps)
+        if not self.history or reached >= max(self.history):
+            self.best_epoch = len(self.history)
+            self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        self.history.append(reached)
+
+    def progress(self, epoch: int, step: int, loss: float, reached: float | None = None) -> TrainingProgress:
+        """Says where the training stands."""
+        return TrainingProgress(
+            epoch=epoch,
+            epochs=self.options.epochs,
+            step=epoch * self.steps_per_epoch + step,
+            steps=self.options.epochs * self.steps_per_epoch,
+            loss=loss,
+            validation_accuracy=reached,
+        )
+
+    def finish(self) -> FitResult:
+        """Gives the network its best weights."""
+        self.model.load_state_dict(self.best)
+        self.model.eval()
+        return FitResult(
+            best_epoch=self.best_epoch,
+            validation_accuracy=self.history[self.best_epoch],
+            history=tuple(self.history),
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes everything that the next epoch depends on."""
+        content = {
+            "options": asdict(self.options),
+            "data": [self.dataset.name, len(self.dataset.train)],
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "best": self.best,
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_bytes(path, buffer.getvalue())
+
+    def load(self, path: Path) -> None:
+        """Continues from what :meth:`save` wrote."""
+        try:
+            content = torch.load(path, map_location=_device(self.model), weights_only=True)
+            same = content["options"] == asdict(self.options)
+            same = same and content["data"] == [self.dataset.name, len(self.dataset.train)]
+            if same:
+                self.model.load_state_dict(content["model"])
+                self.optimizer.load_state_dict(content["optimizer"])
+        except Exception as error:  # a damaged file may fail anywhere in PyTorch
+            raise ConfigError(
+                f"cannot continue from '{path}': {type(error).__name__}. Remove it to begin anew."
+            ) from None
+        if not same:
+            raise ConfigError(f"'{path}' belongs to a training with other options or data. Remove it to begin anew.")
+        self.history, self.best_epoch = content["history"], content["best_epoch"]
+        self.best = {name: value.cpu() for name, value in content["best"].items()}
+
+
+def train(
+    arch: str,
+    dataset: Dataset,
+    out: Path,
+    *,
+    options: FitOptions | None = None,
+    arguments: dict[str, Any] | None = None,
+    report: Report | None = None,
+    device: str = "cpu",
+) -> Checkpoint:
+    """Trains a network from scratch and writes its checkpoint.
+
+    A training that was killed continues when it is started again with the same arguments.
+
+    Args:
+        arch: a name of ``svitkit.presets.PRESETS`` (every family has one).
+        dataset: the data; they tell channels, frame size and classes.
+        out: the checkpoint directory.
+        options: how; the preset's if None.
+        arguments: override the preset's arguments of the family.
+        report: told after every step.
+        device: where PyTorch computes.
+
+    Returns:
+        The checkpoint as read back from disk; ``provenance`` has the accuracies.
+
+    Raises:
+        ConfigError: the name is unknown, or the arguments do not fit each other or the data.
+    """
+    if arch not in PRESETS:
+        raise unknown_name("architecture", arch, PRESETS)
+    preset = PRESETS[arch]
+    options = options or preset.fit
+    spec = _fresh_spec(arch, dataset, options, arguments or {})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        model = build_family(spec.family, spec.arguments)
+    spec = replace(spec, original_parameter_bytes=parameter_bytes(model, example_input(spec)))
+    state = out.with_name(out.name + STATE_SUFFIX)
+    begun = time.monotonic()
+    result = fit(model.to(device), dataset, options, report=report, state=state)
+    spec = replace(spec, provenance=_provenance(arch, dataset, options, result, time.monotonic() - begun))
+    save_checkpoint(out, model.cpu(), spec)
+    reached = accuracy(load_checkpoint(out).model, dataset, "test", timesteps=options.timesteps)
+    spec = replace(spec, provenance={**spec.provenance, "test_accuracy_percent": round(reached, 4)})
+    save_checkpoint(out, model, spec)
+    state.unlink(missing_ok=True)
+    return load_checkpoint(out)
+
+
+def _fresh_spec(arch: str, dataset: Dataset, options: FitOptions, arguments: dict[str, Any]) -> ModelSpec:
+    channels, height, width = dataset.shape
+    told = {
+        "T": options.timesteps,
+        "in_channels": channels,
+        "img_size_h": height,
+        "img_size_w": width,
+        "num_classes": len(dataset.class_names),
+    }
+    fixed = sorted(told.keys() & arguments.keys())
+    if fixed:
+        raise ConfigError(f"'{fixed[0]}' comes from the data and the options, and cannot be given as an argument.")
+    return ModelSpec(
+        family=PRESETS[arch].family,
+        arguments={**told, **PRESETS[arch].arguments, **arguments},
+        timesteps=options.timesteps,
+        input_shape=dataset.shape,
+        static_input=dataset.static,
+        normalization=dataset.normalization,
+        class_names=dataset.class_names,
+        original_parameter_bytes=0,
+    )
+
+
+def _provenance(arch: str, dataset: Dataset, options: FitOptions, result: FitResult, seconds: float) -> dict[str, Any]:
+    return {
+        "architecture": arch,
+        "data": dataset.name,
+        "samples": {"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)},
+        "options": asdict(options),
+        "best_epoch": result.best_epoch,
+        "validation_accuracy_percent": round(result.validation_accuracy, 4),
+        "seconds": round(seconds, 1),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+
+
+def _learning_rate(options: FitOptions, step: int, steps_per_epoch: int) -> float:
+    """Linear warm-up, then a half cosine: ``lr * (1 + cos(pi * p)) / 2`` with p from 0 to 1."""
+    total, warmup = options.epochs * steps_per_epoch, options.warmup_epochs * steps_per_epoch
+    warmup = min(warmup, total / 2)
+    if step < warmup:
+        return options.lr * (step + 1) / (warmup + 1)
+    return options.lr * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1))) / 2
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Divides parameters into matrices, which decay, and vectors (biases, batch norms), which do not."""
+    every = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in every if parameter.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in every if parameter.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
