@@ -136,7 +136,7 @@ class Manifest:
     model: ModelMetadata
     board: str
     triple: str
-    target: dict[str, str | int | list[str]]
+    target: dict[str, str | list[str]]
     required_features: tuple[str, ...]
     glibc_floor: str
     tvm_version: str

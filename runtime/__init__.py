@@ -1,0 +1,1 @@
+"""Compilation of an exported network for a board, and what runs and measures it there."""

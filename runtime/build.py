@@ -1,0 +1,74 @@
+"""Builds a bundle: one directory that runs on a board with nothing installed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svitkit.boards.board import Board
+from svitkit.files import sha256, staged_directory, write_bytes, write_text
+from svitkit.manifest import FileEntry, KernelChoice, Manifest, write_manifest
+from svitkit.runtime.golden import check_golden_inputs, golden_outputs
+from svitkit.runtime.pipeline import Compiled, compile_network
+from svitkit.runtime.program import to_text, weight_bytes
+from svitkit.runtime.toolchain import build_runner, check_glibc
+
+GOLDEN_TOLERANCE = 1e-3
+PROGRAMS = ("model.so", "svit-run", "libsvit.so")
+
+
+def build_bundle(onnx_path: Path, board: Board, out: Path, *, golden: NDArray[np.float32]) -> Manifest:
+    """Compiles an exported network for a board and gathers all that runs it.
+
+    Args:
+        onnx_path: a file that ``svitkit export`` wrote.
+        board: the board to build for.
+        out: the bundle directory; an existing one is replaced once the new one is whole.
+        golden: (N, *input shape) float32, inputs of the check on the board; see :mod:`svitkit.runtime.golden`.
+
+    Raises:
+        ConfigError: the file is damaged, or the golden inputs have the wrong shape.
+        UnsupportedError: the network holds an operator that has no kernel.
+        VerificationError: a program needs a newer glibc than the board's floor.
+    """
+    with staged_directory(out) as bundle:
+        compiled = compile_network(onnx_path, board, bundle / "model.so")
+        check_golden_inputs(compiled.graph.metadata, golden)
+        runner = build_runner(board.triple)
+        shutil.copy2(runner.svit_run, bundle / "svit-run")
+        shutil.copy2(runner.libsvit, bundle / "libsvit.so")
+        check_glibc([bundle / name for name in PROGRAMS], board.glibc)
+        write_text(bundle / "program.txt", to_text(compiled.program, compiled.plan))
+        write_bytes(bundle / "weights.bin", weight_bytes(compiled.program, compiled.plan))
+        write_bytes(bundle / "golden_input.bin", np.ascontiguousarray(golden, np.float32).tobytes())
+        expected = golden_outputs(onnx_path, compiled.graph.metadata, golden)
+        write_bytes(bundle / "golden_output.bin", expected.tobytes())
+        manifest = _manifest(compiled, board, bundle, len(golden))
+        write_manifest(bundle, manifest)
+    return manifest
+
+
+def _manifest(compiled: Compiled, board: Board, bundle: Path, golden_count: int) -> Manifest:
+    import tvm
+
+    return Manifest(
+        model=compiled.graph.metadata,
+        board=board.name,
+        triple=board.triple,
+        target=board.tvm_target(),
+        required_features=board.required_features,
+        glibc_floor=board.glibc,
+        tvm_version=tvm.__version__,
+        kernels=tuple(KernelChoice(layer=a, kernel=b, reason=c) for a, b, c in compiled.program.kernels),
+        weights_bytes=compiled.plan.weights_bytes,
+        state_bytes=compiled.plan.states_bytes,
+        workspace_bytes=compiled.plan.workspace_bytes,
+        golden_count=golden_count,
+        golden_tolerance=GOLDEN_TOLERANCE,
+        files={
+            path.name: FileEntry(sha256=sha256(path), size=path.stat().st_size) for path in sorted(bundle.iterdir())
+        },
+    )

@@ -1,0 +1,112 @@
+"""Reads the ONNX files that svitkit exports into a list of nodes with constants and attributes resolved.
+
+The LIF function stays one node. Everything the runtime has no meaning for is refused by name: TVM's own importer
+ignores operator domains and only warns when a model fails its check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from svitkit.errors import UnsupportedError
+from svitkit.lif import LIFParams
+from svitkit.manifest import METADATA_KEY, ModelMetadata, from_json
+from svitkit.onnx_check import load_checked
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator: its constant inputs are in ``Graph.constants``."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network as a list of nodes in order of execution.
+
+    Attributes:
+        nodes: operators; ``LIF`` nodes carry the name of their layer.
+        inputs, outputs: name to static shape, in the file's order.
+        constants: initializers and the values of Constant nodes.
+        metadata: what the exporter recorded.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: Mapping[str, tuple[int, ...]]
+    constants: Mapping[str, NDArray[Any]]
+    metadata: ModelMetadata
+
+
+def import_onnx(path: Path) -> Graph:
+    """Reads and checks an exported file.
+
+    Raises:
+        ConfigError: the file is missing, damaged or hostile.
+        UnsupportedError: an operator, domain or shape has no meaning here.
+    """
+    model = load_checked(path)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in properties:
+        raise UnsupportedError(f"{path} carries no svitkit metadata; make it with 'svitkit export' from a checkpoint.")
+    graph = model.graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = []
+    for index, node in enumerate(graph.node):
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if node.op_type == "Constant":
+            constants[node.output[0]] = onnx.numpy_helper.to_array(attributes["value"])
+            continue
+        name = node.name or f"{node.op_type}_{index}"
+        nodes.append(Node(node.op_type, name, tuple(node.input), tuple(node.output), attributes))
+    return Graph(
+        tuple(nodes),
+        {value.name: _shape(value) for value in graph.input},
+        {value.name: _shape(value) for value in graph.output},
+        constants,
+        from_json(properties[METADATA_KEY], ModelMetadata, source=f"the metadata of {path}"),
+    )
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    return tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
+
+
+def lif_params(node: Node) -> LIFParams:
+    """Returns the constants of a LIF node."""
+    attributes = node.attributes
+    return LIFParams(
+        tau=attributes["tau"],
+        v_threshold=attributes["v_threshold"],
+        v_reset=attributes.get("v_reset"),
+        decay_input=bool(attributes["decay_input"]),
+    )
+
+
+def split_sizes(node: Node, graph: Graph, extent: int) -> list[int]:
+    """Extents of the pieces of a Split node."""
+    if len(node.inputs) > 1 and node.inputs[1]:
+        return [int(size) for size in graph.constants[node.inputs[1]]]
+    pieces = int(node.attributes.get("num_outputs", len(node.outputs)))
+    size = -(-extent // pieces)
+    return [min(size, extent - start) for start in range(0, extent, size)]
+
+
+def axes_of(node: Node, graph: Graph) -> list[int] | None:
+    """The ``axes`` of a node, given as an input or as an attribute; None if absent."""
+    if len(node.inputs) > 1 and node.inputs[1]:
+        return [int(axis) for axis in np.atleast_1d(graph.constants[node.inputs[1]])]
+    axes = node.attributes.get("axes")
+    return None if axes is None else [int(axis) for axis in axes]

@@ -1,0 +1,146 @@
+"""Rules for elementwise arithmetic, sums and means, pooling, and products of two activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from svitkit.errors import UnsupportedError
+from svitkit.runtime.import_onnx import Node, axes_of
+from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operator, ReduceSpec, build_elementwise, build_reduce
+from svitkit.runtime.lowering.products import absorb_bias
+from svitkit.runtime.lowering.translation import Lowering, common_atom, operand
+from svitkit.runtime.view import Buffer, View, align, store
+
+LARGEST_BYTE = 255
+
+
+@dataclass
+class Scaled:
+    """A value times a power of two, which the next LIF layer multiplies by itself."""
+
+    node: Node
+    output: str
+    view: View
+    placeholder: View
+    factor: float
+
+    def emit(self, state: Lowering, out: Buffer) -> None:
+        """Computes the product by itself."""
+        emit_elementwise(state, self.node, "mul", [self.view], self.factor, out=out)
+
+
+def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
+    """Add, Sub, Mul and Div, with broadcasting."""
+
+    def rule(state: Lowering, node: Node) -> None:
+        constants = state.graph.constants
+        scalar = next((name for name in node.inputs if name in constants and constants[name].size == 1), None)
+        if scalar is not None and (operator in ("mul", "add") or scalar == node.inputs[1]):
+            other = node.inputs[0] if scalar == node.inputs[1] else node.inputs[1]
+            lower_scalar(state, node, operator, other, float(constants[scalar].reshape(-1)[0]))
+            return
+        if operator == "add" and absorb_bias(state, node):
+            return
+        views = [state.read(name) for name in node.inputs]
+        state.values[node.outputs[0]] = emit_elementwise(state, node, operator, views, None)
+
+    return rule
+
+
+def lower_scalar(state: Lowering, node: Node, operator: Operator, source: str, constant: float) -> None:
+    """A scalar factor that is a power of two waits for a LIF layer; anything else is computed at once."""
+    view = state.read(source)
+    if operator == "mul" and constant > 0 and np.frexp(constant)[0] == 0.5:
+        out = store(node.outputs[0], view.axes, "float32")
+        state.values[node.outputs[0]] = out
+        state.waiting[out.buffer] = Scaled(node, node.outputs[0], view, out, constant)
+        return
+    state.values[node.outputs[0]] = emit_elementwise(state, node, operator, [view], constant)
+
+
+def emit_elementwise(
+    state: Lowering,
+    node: Node,
+    operator: Operator,
+    views: Sequence[View],
+    constant: float | None,
+    *,
+    out: Buffer | None = None,
+) -> View:
+    """Appends an elementwise kernel; spikes and counts that stay below 256 remain bytes."""
+    aligned = align(views)
+    limit = None if constant is not None else _limit(operator, views)
+    axes = [[common_atom(atoms) for atoms in axis] for axis in aligned]
+    result = store(node.outputs[0], axes, "float32" if limit is None else "uint8", limit=limit)
+    if out is not None:
+        result = replace(result, buffer=out)
+    pairs = [
+        (atoms, target)
+        for axis, target_axis in zip(aligned, result.axes, strict=True)
+        for atoms, target in zip(axis, target_axis, strict=True)
+        if target.size > 1 and target.stride
+    ]
+    pairs.sort(key=lambda pair: -pair[1].stride)
+    spec = ElementwiseSpec(
+        operator,
+        tuple(target.size for _, target in pairs),
+        tuple(operand(view, [atoms[index] for atoms, _ in pairs]) for index, view in enumerate(views)),
+        constant,
+        operand(result, [target for _, target in pairs]),
+    )
+    state.call(node.name, operator, spec, build_elementwise, [*[view.buffer for view in views], result.buffer])
+    return result
+
+
+def _limit(operator: Operator, views: Sequence[View]) -> int | None:
+    """Largest value of an integer result, or None if it must be real."""
+    limits = [view.buffer.limit for view in views]
+    if operator not in ("add", "mul") or any(limit is None for limit in limits):
+        return None
+    known = [limit for limit in limits if limit is not None]
+    limit = sum(known) if operator == "add" else prod(known)
+    return limit if limit <= LARGEST_BYTE else None
+
+
+def lower_reduce(*, mean: bool) -> Callable[[Lowering, Node], None]:
+    """ReduceSum and ReduceMean over any axes; sums of spikes are exact."""
+
+    def rule(state: Lowering, node: Node) -> None:
+        x = state.read(node.inputs[0])
+        axes = axes_of(node, state.graph) or list(range(len(x.axes)))
+        gone = {axis % len(x.axes) for axis in axes}
+        keep = bool(node.attributes.get("keepdims", 1))
+        exact = not mean and x.buffer.limit is not None
+        out_axes = [() if i in gone else axis for i, axis in enumerate(x.axes)]
+        out = store(node.outputs[0], out_axes, "int32" if exact else "float32")
+        pairs = [
+            pair
+            for i in range(len(x.axes))
+            if i not in gone
+            for pair in zip(x.axes[i], out.axes[i], strict=True)
+            if pair[1].stride
+        ]
+        pairs.sort(key=lambda pair: -pair[1].stride)
+        summed = [atom for i in gone for atom in x.axes[i]]
+        repeated = prod(atom.size for atom in summed if not atom.stride)
+        if repeated != 1 and not mean:
+            raise UnsupportedError("a sum over a broadcast axis has no kernel.")
+        reduced = [atom for atom in summed if atom.stride]
+        spec = ReduceSpec(
+            tuple(pair[1].size for pair in pairs),
+            tuple(atom.size for atom in reduced),
+            operand(x, [pair[0] for pair in pairs]),
+            tuple(atom.stride for atom in reduced),
+            prod(atom.size for atom in reduced) if mean else 1,
+            operand(out, [pair[1] for pair in pairs]),
+        )
+        state.call(node.name, "mean" if mean else "sum", spec, build_reduce, [x.buffer, out.buffer])
+        state.values[node.outputs[0]] = (
+            out if keep else replace(out, axes=tuple(a for i, a in enumerate(out.axes) if i not in gone))
+        )
+
+    return rule

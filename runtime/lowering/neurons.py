@@ -1,0 +1,87 @@
+"""The rule for LIF layers: fused into the layer before them where its currents have no other reader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+from svitkit.lif import LIFParams
+from svitkit.runtime.import_onnx import Node, lif_params
+from svitkit.runtime.kernels.neurons import NeuronSpec, build_neurons
+from svitkit.runtime.lowering.arithmetic import Scaled
+from svitkit.runtime.lowering.products import Fused, Linear, emit_linear
+from svitkit.runtime.lowering.translation import Lowering, operand, time_extent
+from svitkit.runtime.program import Tap
+from svitkit.runtime.view import STORAGE_ORDER, Atom, Axis, Buffer, View, align, store
+
+
+def lower_lif(state: Lowering, node: Node) -> None:
+    """LIF: one kernel with the layer before it, or with a power-of-two scale before it, or alone."""
+    params = lif_params(node)
+    source = state.values[node.inputs[0]]
+    waiting = state.waiting.get(source.buffer)
+    if waiting is not None and state.consumers[waiting.output] > 1:
+        waiting = None
+    timesteps = source.shape[0]
+    out_axes = (_time_axis(timesteps), *source.axes[1:])
+    out = store(node.outputs[0], [[replace(a, stride=1) for a in axis] for axis in out_axes], "uint8", limit=1)
+    keeps_state = node.inputs[1] not in state.graph.constants
+    potential = _state_buffer(state, node, out, params) if keeps_state else None
+    if isinstance(waiting, Linear) and _same_order(waiting, source, out):
+        del state.waiting[source.buffer]
+        emit_linear(state, waiting, source.buffer, Fused(node.name, params, out, potential))
+    elif isinstance(waiting, Scaled) and source == waiting.placeholder:
+        del state.waiting[source.buffer]
+        _emit_neurons(state, node, waiting.view, out, params, waiting.factor, potential)
+    else:
+        _emit_neurons(state, node, state.read(node.inputs[0]), out, params, 1.0, potential)
+    state.values[node.outputs[0]] = out
+    state.program.taps.append(Tap(node.name, out, len(state.program.calls) - 1))
+
+
+def _time_axis(timesteps: int) -> Axis:
+    return (Atom(timesteps, 1, "time"),) if timesteps > 1 else ()
+
+
+def _same_order(linear: Linear, source: View, out: View) -> bool:
+    """Whether the spikes are stored in the order in which the linear kernel computes them."""
+    pairs = [
+        (a, b)
+        for axes in zip(source.axes[1:], out.axes[1:], strict=True)
+        for a, b in zip(*axes, strict=True)
+        if a.size > 1
+    ]
+    computed = sorted(pairs, key=lambda pair: -pair[0].stride)
+    spatial = [extent for extent in linear.out_extents if extent > 1]
+    return computed == sorted(pairs, key=lambda pair: -pair[1].stride) and spatial == [
+        a.size for a, _ in computed if a.role == "space"
+    ]
+
+
+def _state_buffer(state: Lowering, node: Node, out: View, params: LIFParams) -> Buffer:
+    buffer = Buffer(f"{node.name}.v", "float32", (out.buffer.elements // time_extent(out),), space="states")
+    state.program.states[buffer] = params.v_initial
+    return buffer
+
+
+def _emit_neurons(
+    state: Lowering, node: Node, x: View, out: View, params: LIFParams, scale: float, potential: Buffer | None
+) -> None:
+    pairs = [pair for axis in align([x, out]) for pair in axis if pair[1].size > 1]
+    pairs.sort(key=lambda pair: STORAGE_ORDER.index(pair[1].role))
+    neurons = [pair for pair in pairs if pair[1].role != "time"] or [(Atom(1, 0, "channel"),) * 2]
+    time = [pair for pair in pairs if pair[1].role == "time"]
+    spec = NeuronSpec(
+        extents=tuple(pair[1].size for pair in neurons),
+        timesteps=prod(pair[1].size for pair in time),
+        x=operand(x, [pair[0] for pair in neurons]),
+        x_time=time[0][0].stride if time else 0,
+        out=operand(out, [pair[1] for pair in neurons]),
+        out_time=time[0][1].stride if time else 0,
+        scale=scale,
+        params=params,
+        keeps_state=potential is not None,
+    )
+    states = [potential] if potential else []
+    state.call(node.name, "lif", spec, build_neurons, [x.buffer, *states, out.buffer])
+    state.program.kernels.append((node.name, "lif", "the input is no linear layer's result"))

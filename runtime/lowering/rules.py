@@ -1,0 +1,73 @@
+"""Which rule translates which operator, and the walk over a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from svitkit.errors import UnsupportedError
+from svitkit.runtime.import_onnx import Graph, Node
+from svitkit.runtime.lowering.arithmetic import lower_binary, lower_reduce
+from svitkit.runtime.lowering.matmul import lower_matmul
+from svitkit.runtime.lowering.neurons import lower_lif
+from svitkit.runtime.lowering.pooling import lower_pool
+from svitkit.runtime.lowering.products import lower_conv, lower_gemm
+from svitkit.runtime.lowering.translation import Lowering, count_consumers, input_view
+from svitkit.runtime.lowering.views import (
+    lower_expand,
+    lower_flatten,
+    lower_reshape,
+    lower_slice,
+    lower_split,
+    lower_squeeze,
+    lower_transpose,
+    lower_unsqueeze,
+)
+from svitkit.runtime.program import Program
+
+RULES: dict[str, Callable[[Lowering, Node], None]] = {
+    "Reshape": lower_reshape,
+    "Flatten": lower_flatten,
+    "Transpose": lower_transpose,
+    "Squeeze": lower_squeeze,
+    "Unsqueeze": lower_unsqueeze,
+    "Expand": lower_expand,
+    "Split": lower_split,
+    "Slice": lower_slice,
+    "Conv": lower_conv,
+    "MatMul": lower_matmul,
+    "Gemm": lower_gemm,
+    "LIF": lower_lif,
+    "MaxPool": lower_pool,
+    "Add": lower_binary("add"),
+    "Sub": lower_binary("sub"),
+    "Mul": lower_binary("mul"),
+    "Div": lower_binary("div"),
+    "ReduceSum": lower_reduce(mean=False),
+    "ReduceMean": lower_reduce(mean=True),
+}
+
+
+def lower(graph: Graph, *, lanes: int) -> Program:
+    """Translates a network.
+
+    Args:
+        graph: the imported network.
+        lanes: channels in a full vector panel on the target.
+
+    Raises:
+        UnsupportedError: a node has no kernel; the message names it.
+    """
+    name = graph.metadata.input.name
+    x = input_view(name, graph.inputs[name])
+    state = Lowering(graph, lanes, count_consumers(graph), Program(x.buffer, x.buffer), {name: x})
+    for node in graph.nodes:
+        if node.op not in RULES:
+            raise UnsupportedError(
+                f"operator {node.op} of node '{node.name}' has no kernel. Known: {', '.join(sorted(RULES))}."
+            )
+        try:
+            RULES[node.op](state, node)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"node '{node.name}' ({node.op}): {error}") from None
+    state.program.output = state.contiguous(state.read(graph.metadata.output.name)).buffer
+    return state.program

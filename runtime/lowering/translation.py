@@ -1,0 +1,145 @@
+"""A network on its way to kernel calls, and what every rule needs of it: read values, place weights, call kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svitkit.runtime.import_onnx import Graph
+from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operand, build_elementwise
+from svitkit.runtime.program import Call, Program
+from svitkit.runtime.view import Atom, Buffer, Role, View
+
+FREE = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice", "Expand"}
+Spec = TypeVar("Spec")
+
+
+class Waiting(Protocol):
+    """A value whose kernel is chosen once its consumer is known."""
+
+    @property
+    def output(self) -> str:
+        """Name of the graph value."""
+
+    def emit(self, state: Lowering, out: Buffer) -> None:
+        """Computes the value by itself into ``out``."""
+
+
+@dataclass
+class Lowering:
+    """A network on its way to a program.
+
+    Attributes:
+        graph: the imported network.
+        lanes: output channels in a full vector panel on the target.
+        consumers: how many computing nodes read each value, directly or through views.
+        program: what was translated so far.
+        values: views by the names of the graph.
+        waiting: values whose kernel is not chosen yet, by their buffer.
+        symbols: kernels by everything that shapes them; layers of one shape share one function.
+    """
+
+    graph: Graph
+    lanes: int
+    consumers: dict[str, int]
+    program: Program
+    values: dict[str, View] = field(default_factory=dict)
+    waiting: dict[Buffer, Waiting] = field(default_factory=dict)
+    symbols: dict[Any, str] = field(default_factory=dict)
+
+    def read(self, name: str) -> View:
+        """Returns a value as a view; computes it first if it waits, and turns a constant into weights."""
+        if name in self.graph.constants:
+            return self.constant_view(name)
+        view = self.values[name]
+        waiting = self.waiting.pop(view.buffer, None)
+        if waiting is not None:
+            waiting.emit(self, view.buffer)
+        return view
+
+    def constant_view(self, name: str) -> View:
+        """Returns a constant as weights in the file's own order."""
+        array = np.ascontiguousarray(self.graph.constants[name], np.float32)
+        strides = [prod(array.shape[index + 1 :]) for index in range(array.ndim)]
+        axes = tuple(
+            (Atom(size, stride, "channel"),) if size > 1 else ()
+            for size, stride in zip(array.shape, strides, strict=True)
+        )
+        return View(self.weights(name, array), axes)
+
+    def weights(self, name: str, array: NDArray[np.float32]) -> Buffer:
+        """Places an array in the weights file, once."""
+        for buffer in self.program.weights:
+            if buffer.name == name:
+                return buffer
+        buffer = Buffer(name, "float32", array.shape or (1,), space="weights")
+        self.program.weights[buffer] = np.ascontiguousarray(array, np.float32).tobytes()
+        return buffer
+
+    def call(
+        self, layer: str, kernel: str, spec: Spec, build: Callable[[Spec], Any], buffers: Sequence[Buffer]
+    ) -> None:
+        """Appends a kernel call; layers of one shape share one function."""
+        if spec not in self.symbols:
+            self.symbols[spec] = f"{kernel}_{len(self.symbols)}"
+            self.program.functions[self.symbols[spec]] = build(spec)
+        self.program.calls.append(Call(self.symbols[spec], layer, tuple(buffers)))
+
+    def contiguous(self, view: View) -> View:
+        """Copies a value into the graph's own order unless it lies so already."""
+        if view.is_contiguous() and view.buffer.dtype == "float32":
+            return view
+        atoms = [atom for atom in view.atoms if atom.size > 1]
+        out = View(
+            Buffer(f"{view.buffer.name}.ordered", "float32", tuple(atom.size for atom in atoms) or (1,)), view.axes
+        )
+        strides = [prod(atom.size for atom in atoms[index + 1 :]) for index in range(len(atoms))]
+        target = Operand(tuple(strides), 0, out.buffer.elements, "float32")
+        spec = ElementwiseSpec("copy", tuple(atom.size for atom in atoms), (operand(view, atoms),), None, target)
+        self.call(view.buffer.name, "copy", spec, build_elementwise, [view.buffer, out.buffer])
+        return out
+
+
+def count_consumers(graph: Graph) -> dict[str, int]:
+    """How many computing nodes read each value, directly or through views."""
+    counts: dict[str, int] = dict.fromkeys(graph.outputs, 1)
+    for node in reversed(graph.nodes):
+        weight = sum(counts.get(name, 0) for name in node.outputs) if node.op in FREE else 1
+        for name in node.inputs[:1] if node.op in FREE else node.inputs:
+            counts[name] = counts.get(name, 0) + weight
+    return counts
+
+
+def input_view(name: str, shape: tuple[int, ...]) -> View:
+    """The data input lies in memory as the file declares it: ([T,] B, C, H, W)."""
+    spatial: list[Role] = ["space"] * (min(len(shape), 4) - 2)
+    leading: list[Role] = ["time"] * (len(shape) - len(spatial) - 1)
+    roles: list[Role] = [*leading, "channel", *spatial]
+    strides = [prod(shape[index + 1 :]) for index in range(len(shape))]
+    axes = tuple(
+        (Atom(size, stride, role),) if size > 1 else ()
+        for size, stride, role in zip(shape, strides, roles, strict=True)
+    )
+    return View(Buffer(name, "float32", shape), axes)
+
+
+def operand(view: View, atoms: Sequence[Atom]) -> Operand:
+    """How a kernel whose loops run over ``atoms`` reads a view."""
+    return Operand(tuple(atom.stride for atom in atoms), view.offset, view.buffer.elements, view.buffer.dtype)
+
+
+def time_extent(view: View) -> int:
+    """Number of time steps of a value, broadcast ones included."""
+    return prod(atom.size for atom in view.atoms if atom.role == "time")
+
+
+def common_atom(atoms: Sequence[Atom]) -> Atom:
+    """Size and role of a result's atom; broadcast only if it is so in every operand."""
+    return Atom(
+        atoms[0].size, max(atom.stride for atom in atoms), next((a.role for a in atoms if a.stride), atoms[0].role)
+    )

@@ -1,0 +1,91 @@
+"""Rules for operators that move no bytes: they regroup, reorder, cut or broadcast a view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+
+from svitkit.errors import UnsupportedError
+from svitkit.runtime.import_onnx import Node, axes_of, split_sizes
+from svitkit.runtime.lowering.translation import Lowering
+
+
+def lower_reshape(state: Lowering, node: Node) -> None:
+    """Reshape to a constant shape; 0 keeps an extent, one -1 is inferred."""
+    view = state.values[node.inputs[0]]
+    shape = [int(extent) for extent in state.graph.constants[node.inputs[1]]]
+    shape = [view.shape[index] if extent == 0 else extent for index, extent in enumerate(shape)]
+    if -1 in shape:
+        shape[shape.index(-1)] = prod(view.shape) // prod(extent for extent in shape if extent != -1)
+    state.values[node.outputs[0]] = view.reshape(shape)
+
+
+def lower_flatten(state: Lowering, node: Node) -> None:
+    """Flatten to two axes."""
+    view = state.values[node.inputs[0]]
+    axis = int(node.attributes.get("axis", 1))
+    state.values[node.outputs[0]] = view.reshape((prod(view.shape[:axis]), prod(view.shape[axis:])))
+
+
+def lower_transpose(state: Lowering, node: Node) -> None:
+    """Transpose; without a permutation the axes are reversed."""
+    view = state.values[node.inputs[0]]
+    state.values[node.outputs[0]] = view.transpose(node.attributes.get("perm", range(len(view.axes))[::-1]))
+
+
+def lower_squeeze(state: Lowering, node: Node) -> None:
+    """Squeeze the named axes of extent 1, or all of them."""
+    view = state.values[node.inputs[0]]
+    axes = axes_of(node, state.graph)
+    gone = (
+        {axis % len(view.axes) for axis in axes}
+        if axes is not None
+        else {i for i, e in enumerate(view.shape) if e == 1}
+    )
+    state.values[node.outputs[0]] = replace(view, axes=tuple(axis for i, axis in enumerate(view.axes) if i not in gone))
+
+
+def lower_unsqueeze(state: Lowering, node: Node) -> None:
+    """Unsqueeze: new axes of extent 1."""
+    view = state.values[node.inputs[0]]
+    axes = axes_of(node, state.graph) or []
+    rank = len(view.axes) + len(axes)
+    new = {axis % rank for axis in axes}
+    rest = iter(view.axes)
+    state.values[node.outputs[0]] = replace(view, axes=tuple(() if i in new else next(rest) for i in range(rank)))
+
+
+def lower_expand(state: Lowering, node: Node) -> None:
+    """Expand: what is new is one frame shown at every time step."""
+    view = state.values[node.inputs[0]]
+    shape = [int(extent) for extent in state.graph.constants[node.inputs[1]]]
+    padded = [1] * (len(shape) - len(view.shape)) + list(view.shape)
+    shape = [max(extent, own) for extent, own in zip(shape, padded, strict=True)]
+    state.values[node.outputs[0]] = view.expand(shape, "time")
+
+
+def lower_split(state: Lowering, node: Node) -> None:
+    """Split along one axis."""
+    view = state.read(node.inputs[0])
+    axis = int(node.attributes.get("axis", 0)) % len(view.axes)
+    start = 0
+    for name, size in zip(node.outputs, split_sizes(node, state.graph, view.shape[axis]), strict=True):
+        state.values[name] = view.slice(axis, start, start + size)
+        start += size
+
+
+def lower_slice(state: Lowering, node: Node) -> None:
+    """Slice with step 1."""
+    view = state.read(node.inputs[0])
+    constants = [state.graph.constants[name] for name in node.inputs[1:]]
+    starts, stops = constants[0], constants[1]
+    axes = constants[2] if len(constants) > 2 else np.arange(len(starts))
+    if len(constants) > 3 and (constants[3] != 1).any():
+        raise UnsupportedError(f"steps {constants[3].tolist()} are not supported, only 1.")
+    for start, stop, axis in zip(starts.tolist(), stops.tolist(), axes.tolist(), strict=True):
+        extent = view.shape[axis]
+        first, last = (min(max(end + extent if end < 0 else end, 0), extent) for end in (start, stop))
+        view = view.slice(axis % len(view.axes), first, last)
+    state.values[node.outputs[0]] = view

@@ -1,0 +1,61 @@
+"""The path from an exported file to machine code, as one list to read from top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from svitkit.boards.board import Board
+from svitkit.runtime.import_onnx import Graph, import_onnx
+from svitkit.runtime.lowering.rules import lower
+from svitkit.runtime.memory import plan_memory
+from svitkit.runtime.program import MemoryPlan, Program
+from svitkit.runtime.toolchain import link_shared
+
+WIDE_VECTOR_CPUS = {"x86-64-v4"}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A network, its static plan, and where everything lies."""
+
+    graph: Graph
+    program: Program
+    plan: MemoryPlan
+
+
+def compile_network(onnx_path: Path, board: Board, library: Path) -> Compiled:
+    """Imports, lowers, plans and compiles a network for a board.
+
+    Args:
+        onnx_path: a file that ``svitkit export`` wrote.
+        board: the board whose CPU the machine code is for.
+        library: where the shared library is written.
+    """
+    graph = import_onnx(onnx_path)
+    program = lower(graph, lanes=panel_lanes(board))
+    plan = plan_memory(program)
+    compile_kernels(program, board, library)
+    return Compiled(graph, program, plan)
+
+
+def panel_lanes(board: Board) -> int:
+    """Output channels per panel: accumulator and potential of a panel together fill half the vector registers."""
+    return 64 if board.mcpu in WIDE_VECTOR_CPUS else 32
+
+
+def compile_kernels(program: Program, board: Board, library: Path) -> None:
+    """Compiles the program's functions with TVM and links them for the board.
+
+    The library needs nothing of TVM at run time but one symbol, which libsvit provides.
+    """
+    import tvm
+
+    functions = {name: function.with_attr("global_symbol", name) for name, function in program.functions.items()}
+    executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(board.tvm_target()))
+
+    def link(output: str, objects: list[str], options: list[str] | None = None, **_: object) -> None:
+        link_shared([Path(name) for name in objects], Path(output), board.triple)
+
+    link.output_format = "so"  # type: ignore[attr-defined]  # TVM reads the attribute off the function
+    executable.export_library(str(library), fcompile=link)

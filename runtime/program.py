@@ -1,0 +1,129 @@
+"""The static plan of an inference: tensors at fixed places, and kernel calls in order.
+
+``program.txt`` is what ``libsvit`` plays; it is text so that a person can read it and the runner needs no parser
+library. The plan holds no pointers and no sizes that are not known at build time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from svitkit.runtime.view import STORAGE_ORDER, Buffer, View
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel call: the symbol in the machine code, the layer it belongs to, and its buffers."""
+
+    symbol: str
+    layer: str
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where the spikes of a LIF layer can be read, right after a call."""
+
+    layer: str
+    view: View
+    call: int
+
+
+@dataclass
+class Program:
+    """An inference as a list of calls.
+
+    Attributes:
+        input: where the caller puts the data.
+        output: where the logits are when the last call is done.
+        functions: TIR functions by symbol.
+        calls: in order of execution.
+        weights: contents of every buffer in the weights space, in the order of the file.
+        states: initial value of every state buffer.
+        taps: spikes of every LIF layer.
+        kernels: for every layer, the kernel's name and the grounds of its choice.
+    """
+
+    input: Buffer
+    output: Buffer
+    functions: dict[str, Any] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    weights: dict[Buffer, bytes] = field(default_factory=dict)
+    states: dict[Buffer, float] = field(default_factory=dict)
+    taps: list[Tap] = field(default_factory=list)
+    kernels: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def buffers(self) -> list[Buffer]:
+        """Every buffer once, in the order of first use."""
+        used = (buffer for call in self.calls for buffer in call.buffers)
+        return list(dict.fromkeys([self.input, self.output, *used]))
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Byte offset of every buffer inside its space, and the size of each space."""
+
+    offsets: dict[Buffer, int]
+    weights_bytes: int
+    states_bytes: int
+    workspace_bytes: int
+
+
+def tap_order(view: View) -> tuple[int, ...]:
+    """Permutation of the storage axes that gives the graph's order of a stored value."""
+    atoms = [atom for atom in view.atoms if atom.size > 1]
+    stored = sorted(range(len(atoms)), key=lambda index: STORAGE_ORDER.index(atoms[index].role))
+    return tuple(stored.index(index) for index in range(len(atoms))) or (0,)
+
+
+def to_text(program: Program, plan: MemoryPlan) -> str:
+    """Writes the program in the format that ``svit.h`` describes."""
+    numbers = {buffer: index for index, buffer in enumerate(program.buffers())}
+    lines = [
+        f"svit-program {FORMAT_VERSION}",
+        f"sizes weights {plan.weights_bytes} states {plan.states_bytes} workspace {plan.workspace_bytes}",
+    ]
+    lines += [_tensor_line(number, buffer, plan.offsets[buffer]) for buffer, number in numbers.items()]
+    lines += [f"state {numbers[buffer]} {value!r}" for buffer, value in program.states.items()]
+    lines += [f"input {numbers[program.input]}", f"output {numbers[program.output]}"]
+    lines += [
+        f"call {call.symbol} {call.layer} {len(call.buffers)} {_join(numbers[buffer] for buffer in call.buffers)}"
+        for call in program.calls
+    ]
+    for tap in program.taps:
+        order = tap_order(tap.view)
+        lines.append(f"tap {tap.layer} {numbers[tap.view.buffer]} {tap.call}")
+        lines.append(f"taporder {tap.layer} {len(order)} {_join(order)}")
+    return "\n".join([*lines, "end"]) + "\n"
+
+
+def _tensor_line(number: int, buffer: Buffer, offset: int) -> str:
+    name = "".join(letter if letter.isprintable() and letter != " " else "_" for letter in buffer.name)
+    return f"tensor {number} {name} {buffer.dtype} {buffer.space} {offset} {len(buffer.shape)} {_join(buffer.shape)}"
+
+
+def _join(numbers: Any) -> str:
+    return " ".join(str(number) for number in numbers)
+
+
+def weight_bytes(program: Program, plan: MemoryPlan) -> bytes:
+    """Returns the contents of ``weights.bin``: every weight buffer at its offset, gaps zero."""
+    image = bytearray(plan.weights_bytes)
+    for buffer, content in program.weights.items():
+        image[plan.offsets[buffer] : plan.offsets[buffer] + len(content)] = content
+    return bytes(image)
+
+
+def last_uses(program: Program) -> dict[Buffer, tuple[int, int]]:
+    """First and last call that touches each workspace buffer; input and output live throughout."""
+    uses: dict[Buffer, tuple[int, int]] = {}
+    for index, call in enumerate(program.calls):
+        for buffer in call.buffers:
+            if buffer.space == "workspace":
+                uses[buffer] = (uses.get(buffer, (index, index))[0], index)
+    for buffer in (program.input, program.output):
+        uses[buffer] = (0, len(program.calls))
+    return uses
