@@ -1,7 +1,7 @@
 """The torch operator ``svitkit::lif``: one neuron layer stays one node from ``torch.export`` to ONNX.
 
-spikingjelly's own operator is taken apart by ``torch.onnx.export`` into some forty elementwise nodes; this one is opaque
-to it and has an entry in the exporter's translation table.
+spikingjelly's own operator is taken apart by ``torch.onnx.export`` into some forty elementwise nodes; this one is
+opaque to it and has an entry in the exporter's translation table.
 """
 
 from __future__ import annotations

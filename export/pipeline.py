@@ -1,6 +1,6 @@
 """From a checkpoint to an ONNX file: trace, translate, rewrite, describe, write.
 
-    model ──trace──▶ ExportedProgram ──torch.onnx──▶ onnx_ir.Model ──passes──▶ ModelProto ──check──▶ file
+model --trace--> ExportedProgram --torch.onnx--> onnx_ir.Model --passes--> ModelProto --check--> file
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from svitkit.export.passes.drop_zero_biases import drop_zero_biases
 from svitkit.export.passes.fold_batch_norm import fold_batch_norm
 from svitkit.export.passes.fold_constants import fold_constants
 from svitkit.export.passes.merge_reshapes import merge_reshapes
+from svitkit.export.passes.name_layers import name_layers
 from svitkit.export.passes.name_neurons import name_neurons
 from svitkit.export.passes.place_constants import place_constants
 from svitkit.export.passes.remove_no_ops import remove_no_ops
@@ -54,6 +55,7 @@ PASSES: tuple[Callable[[ir.Model], None], ...] = (
     remove_no_ops,
     place_constants,
     remove_unused,
+    name_layers,
 )
 
 

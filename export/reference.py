@@ -36,7 +36,7 @@ class ReferenceSession:
 
     Args:
         path: the file.
-        spikes: also returns what every layer of neurons fired; the outputs are added in memory, the file stays as it is.
+        spikes: also returns what every layer of neurons fired; the outputs are added in memory only.
 
     Raises:
         ConfigError, UnsupportedError: the file fails a check of :func:`svitkit.onnx_check.load_checked`.
@@ -69,7 +69,7 @@ class ReferenceSession:
         """
         frames = self._frames(x)
         steps = self._sequence(frames) if self.metadata.mode == "sequence" else self._steps(frames)
-        logits = np.mean([step["logits"][0] for step in steps], axis=0, dtype=np.float32)
+        logits: Floats = np.stack([step["logits"][0] for step in steps]).mean(axis=0)
         spikes = {name: np.concatenate([step[f"{name}.s"] for step in steps])[:, 0] for name in self.layers}
         return ReferenceRun(logits=logits, spikes=spikes)
 
@@ -87,7 +87,9 @@ class ReferenceSession:
         if not self.metadata.static_input:
             return [self._call({"input": frames[:, None]})]
         if (frames != frames[0]).any():
-            raise ConfigError("the file shows one image at every time step, but the frames differ. Export in step mode.")
+            raise ConfigError(
+                "the file shows one image at every time step, but the frames differ. Export in step mode."
+            )
         return [self._call({"input": frames[:1]})]
 
     def _steps(self, frames: Floats) -> list[dict[str, Any]]:

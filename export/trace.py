@@ -159,7 +159,7 @@ def _execution_order(probe: TracedModel, x: torch.Tensor) -> tuple[TracedNeuron,
             raise _mutated(name)
     if logits.ndim != 2 or logits.shape[0] != 1:
         raise UnsupportedError(
-            f"the network returns shape {tuple(logits.shape)} for one input; wanted logits (1, classes) or (T, 1, classes)."
+            f"the network returns shape {tuple(logits.shape)} for one input; wanted (1, classes) or (T, 1, classes)."
         )
     return tuple(
         TracedNeuron(name=name, params=probe.params[name], state_shape=tuple(state.shape))
@@ -181,7 +181,8 @@ def _exported(traced: TracedModel, arguments: tuple[torch.Tensor, ...]) -> Expor
             else f"{name}: {_first_line(error)}"
         )
         raise UnsupportedError(
-            f"the network cannot be traced: {cause}. Rewrite forward() so that it runs the same operators for every input."
+            f"the network cannot be traced: {cause}. "
+            f"Rewrite forward() so that it runs the same operators for every input."
         ) from None
 
 

@@ -56,11 +56,13 @@ class VerificationReport:
     argmax_agreement: float
 
     def require(self) -> None:
-        """Raises:
-        VerificationError: a layer or the classes agree less than wanted; names the first layer that differs.
+        """Does nothing if torch and ONNX Runtime agree.
+
+        Raises:
+            VerificationError: a layer or the classes agree less than wanted; names the first layer that differs.
         """
         first = next((layer for layer in self.layers if layer.differing), None)
-        origin = "" if first is None else f" The first layer that differs is {first.name} ({first.agreement:.4%} equal)."
+        origin = "" if first is None else f" The first that differs is {first.name} ({first.agreement:.4%} equal)."
         for layer in self.layers:
             if layer.agreement < MIN_SPIKE_AGREEMENT:
                 raise VerificationError(

@@ -12,21 +12,23 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto
 
 from svitkit.errors import ConfigError, UnsupportedError
+from svitkit.lif import LIFParams
 from svitkit.manifest import METADATA_KEY, ModelMetadata, from_json
 from svitkit.onnx_lif import IR_VERSION, LIF_DOMAIN, LIF_OP, LIF_VERSION, ONNX_OPSET, lif_function, read_lif
 
 MAX_FILE_BYTES = 1 << 30
 MAX_TENSOR_BYTES = 1 << 30
 ALLOWED_OPS = frozenset(
-    "Add AveragePool Concat Constant Conv Div Expand Flatten Gemm MatMul MaxPool Mul ReduceMean ReduceSum Reshape Slice Split "
-    "Squeeze Sub Transpose Unsqueeze".split()
+    {"Add", "AveragePool", "Concat", "Constant", "Conv", "Div", "Expand", "Flatten", "Gemm", "MatMul", "MaxPool", "Mul"}
+    | {"ReduceMean", "ReduceSum", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
 )
-_ITEM_BYTES = {
+_ITEM_BYTES: dict[int, int] = {
     TensorProto.FLOAT: 4,
     TensorProto.INT64: 8,
     TensorProto.INT32: 4,
@@ -95,27 +97,21 @@ def metadata_of(model: onnx.ModelProto, *, source: str) -> ModelMetadata:
     metadata = from_json(texts[0], ModelMetadata, source=f"the metadata of {source}")
     shapes = _declared_shapes(model.graph, source)
     nodes = {node.name: node for node in model.graph.node if node.domain == LIF_DOMAIN}
-    told = {layer.name: (layer.params, layer.state_shape) for layer in metadata.lif_layers}
-    found = {name: (read_lif(node), shapes[node.input[0]][1:]) for name, node in nodes.items()}
+    told = {layer.name: (_as_float32(layer.params), layer.state_shape) for layer in metadata.lif_layers}
+    found = {name: (_as_float32(read_lif(node)), shapes[node.input[0]][1:]) for name, node in nodes.items()}
     ports = [model.graph.input[0].name, model.graph.output[0].name]
-    if _as_float32(told) != _as_float32(found) or [metadata.input.name, metadata.output.name] != ports:
+    if told != found or [metadata.input.name, metadata.output.name] != ports:
         raise ConfigError(f"the metadata of {source} describe another graph. Write it again with 'svitkit export'.")
     for spec in (metadata.input, metadata.output):
         if shapes[spec.name] != spec.shape:
-            raise ConfigError(f"the metadata of {source} say {spec.name} is {spec.shape}, the graph {shapes[spec.name]}.")
+            raise ConfigError(f"the metadata of {source} give {spec.name} another shape than the graph: {spec.shape}.")
     return metadata
 
 
-def _as_float32(layers: dict[str, tuple[object, Shape]]) -> dict[str, tuple[object, Shape]]:
-    import numpy as np
-
-    def rounded(value: object) -> object:
-        return np.float32(value).item() if isinstance(value, float) else value
-
-    return {
-        name: (tuple(rounded(value) for value in vars(params).values()), shape)
-        for name, (params, shape) in layers.items()
-    }
+def _as_float32(params: LIFParams) -> tuple[float | None, ...]:
+    """Returns the constants as an ONNX attribute can hold them."""
+    values = (params.tau, params.v_threshold, params.v_reset, params.decay_input)
+    return tuple(None if value is None else float(np.float32(value)) for value in values)
 
 
 def _check_header(model: onnx.ModelProto, source: str) -> None:
@@ -138,9 +134,9 @@ def _check_header(model: onnx.ModelProto, source: str) -> None:
 def _declared_shapes(graph: onnx.GraphProto, source: str) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {}
     for value in (*graph.input, *graph.output, *graph.value_info):
-        tensor = value.type.tensor_type
+        tensor, known = value.type.tensor_type, value.type.HasField("tensor_type")
         fixed = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value") and dim.dim_value > 0]
-        if not value.type.HasField("tensor_type") or not tensor.HasField("shape") or len(fixed) != len(tensor.shape.dim):
+        if not known or not tensor.HasField("shape") or len(fixed) != len(tensor.shape.dim):
             raise UnsupportedError(f"{source}: value '{value.name}' has no static shape. Export it with fixed sizes.")
         if tensor.elem_type not in _ITEM_BYTES:
             raise UnsupportedError(f"{source}: value '{value.name}' has element type {_type_name(tensor.elem_type)}.")
@@ -189,8 +185,9 @@ def _check_operator(node: onnx.NodeProto, source: str) -> None:
     names = set()
     for attribute in node.attribute:
         names.add(attribute.name)
-        if attribute.HasField("g") or attribute.graphs or attribute.ref_attr_name or attribute.HasField("sparse_tensor"):
-            raise UnsupportedError(f"{where} ({node.op_type}) has a graph or reference in '{attribute.name}'.")
+        nested = attribute.HasField("g") or attribute.graphs or attribute.HasField("sparse_tensor")
+        if nested or attribute.sparse_tensors or attribute.tensors or attribute.ref_attr_name:
+            raise UnsupportedError(f"{where} ({node.op_type}) has no plain value in '{attribute.name}'.")
     if node.op_type == "Constant" and names != {"value"}:
         raise UnsupportedError(f"{where}: a Constant must hold a tensor, got {', '.join(sorted(names)) or 'nothing'}.")
     missing = _REQUIRED_ATTRIBUTES.get(node.op_type, set()) - names
@@ -210,7 +207,7 @@ def _check_functions(model: onnx.ModelProto, source: str) -> None:
     for function in model.functions:
         name = f"{function.domain}::{function.name}"
         if name != f"{LIF_DOMAIN}::{LIF_OP}":
-            raise UnsupportedError(f"{source} brings a function of its own, {name}; only {LIF_DOMAIN}::{LIF_OP} may be.")
+            raise UnsupportedError(f"{source} brings the function {name}; only {LIF_DOMAIN}::{LIF_OP} is accepted.")
         if _bytes(function) != _bytes(lif_function(function.overload)):
             raise UnsupportedError(f"{source}: the body of {name} '{function.overload}' is not the one svitkit writes.")
     given = [function.overload for function in model.functions]
@@ -219,7 +216,7 @@ def _check_functions(model: onnx.ModelProto, source: str) -> None:
 
 
 def _bytes(function: onnx.FunctionProto) -> bytes:
-    return function.SerializeToString(deterministic=True)
+    return bytes(function.SerializeToString(deterministic=True))
 
 
 def _check_node_shapes(node: onnx.NodeProto, shapes: dict[str, Shape], source: str) -> None:

@@ -2,10 +2,10 @@
 
     LIF <tau, v_threshold, v_reset, decay_input> (X[T, ...], V0) -> (S[T, ...], VT[...])
 
-An absent ``v_reset`` means a soft reset. ONNX has no way to ask inside a function body whether an attribute is there, so
-each of the four kinds of neuron has a body of its own, told apart by the function's overload; the attributes alone say
-everything, and a reader may ignore the overload. ``V0`` is the state before the first step, or a scalar for all neurons.
-The meaning is that of :mod:`svitkit.lif`.
+An absent ``v_reset`` means a soft reset. ONNX has no way to ask inside a function body whether an attribute is there,
+so each of the four kinds of neuron has a body of its own, told apart by the function's overload; the attributes alone
+say everything, and a reader may ignore the overload. ``V0`` is the state before the first step, or a scalar for all
+neurons. The meaning is that of :mod:`svitkit.lif`.
 """
 
 from __future__ import annotations
@@ -132,13 +132,13 @@ def read_lif(node: onnx.NodeProto) -> LIFParams:
     for attribute in node.attribute:
         if _KNOWN.get(attribute.name) != attribute.type or attribute.ref_attr_name:
             raise UnsupportedError(
-                f"LIF node {layer} has an attribute '{attribute.name}' that version {LIF_VERSION} does not know in that "
-                f"type. Known: {', '.join(_KNOWN)}. Write the file again with 'svitkit export'."
+                f"LIF node {layer} has an attribute '{attribute.name}' that version {LIF_VERSION} does not have, or "
+                f"not in that type. Known: {', '.join(_KNOWN)}. Write the file again with 'svitkit export'."
             )
         values[attribute.name] = attribute.f if attribute.type == onnx.AttributeProto.FLOAT else bool(attribute.i)
     missing = [name for name in _REQUIRED if name not in values]
     if missing:
-        raise UnsupportedError(f"LIF node {layer} lacks {', '.join(missing)}. Write the file again with 'svitkit export'.")
+        raise UnsupportedError(f"LIF node {layer} lacks the attribute {', '.join(missing)}.")
     try:
         params = LIFParams(**{"v_reset": None, **values})  # type: ignore[arg-type]
     except ValidationError as error:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 
 def place_constants(model: ir.Model) -> None:
-    """Makes shapes and axes int64 initializers, and every float constant one ``Constant`` node at the head of the graph.
+    """Makes shapes and axes int64 initializers, and float constants ``Constant`` nodes at the head of the graph.
 
     Equal constants are stored once. Float initializers are parameters and nothing else.
     """

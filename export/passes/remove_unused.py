@@ -10,7 +10,7 @@ from svitkit.onnx_lif import LIF_DOMAIN
 def remove_unused(model: ir.Model) -> None:
     """Drops nodes and initializers whose values reach no output, and every function.
 
-    The functions that torch writes are expanded by then; those of the ``LIF`` operator are added when the file is written.
+    No node calls torch's functions by then; those of the ``LIF`` operator are added when the file is written.
     A ``LIF`` node stays even if only its state is read.
     """
     graph = model.graph

@@ -21,15 +21,15 @@ def _rewrite(graph: ir.Graph, node: ir.Node) -> None:
     sizes = _sizes(node)
     if source is None or sizes is None or any(reader.op_type != "SequenceAt" for reader in readers):
         return
-    positions = [_scalar(reader.inputs[1]) for reader in readers]
-    if any(position is None for position in positions):
+    positions = [position for reader in readers if (position := _scalar(reader.inputs[1])) is not None]
+    if len(positions) != len(readers):
         return
     axis = node.attributes.get_int("axis", 0)
     split_sizes = ir.node("Constant", [], attributes={"value": ir.tensor(np.array(sizes, np.int64))})
     split = ir.node("Split", [source, split_sizes.outputs[0]], {"axis": axis}, num_outputs=len(sizes), name=node.name)
     graph.insert_before(node, [split_sizes, split])
     for index, (output, size) in enumerate(zip(split.outputs, sizes, strict=True)):
-        output.name, output.dtype = f"{node.outputs[0].name}.{index}", source.dtype
+        output.name, output.type = f"{node.outputs[0].name}.{index}", source.type
         if source.shape is not None:
             extents = list(source.shape)
             extents[axis] = size

@@ -24,7 +24,7 @@ def separate_parameters(model: ir.Model, parameters: Collection[str]) -> None:
             continue
         constant = ir.node("Constant", [], attributes={"value": ir.tensor(tensor.numpy(), name=name)}, name=name)
         output = constant.outputs[0]
-        output.name, output.shape, output.dtype = f"{name}.value", value.shape, value.dtype
+        output.name, output.shape, output.type = f"{name}.value", value.shape, value.type
         value.replace_all_uses_with(output, replace_graph_outputs=True)
         del graph.initializers[name]
         first = next(iter(graph))
