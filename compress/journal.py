@@ -1,0 +1,120 @@
+"""The search's memory on disk: one line a measurement, so that a killed search goes on where it was.
+
+The file is append-only. Its first line says what the search is about; a journal of another network, other data or other
+settings is refused. A last line torn by a kill is dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic.dataclasses import dataclass
+
+from svitkit.errors import ConfigError
+from svitkit.files import write_text
+from svitkit.manifest import STRICT, from_json, to_json
+
+JOURNAL_NAME = "search.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Subject:
+    """What a search is about: the first line of its journal.
+
+    Attributes:
+        checkpoint_sha256: hash of the network's weights and description.
+        data_sha256: hash of every split and the normalization.
+        settings_sha256: hash of the method and everything it was told.
+    """
+
+    svitkit_search: int = 1
+    checkpoint_sha256: str
+    data_sha256: str
+    settings_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Measurement:
+    """One evaluated candidate.
+
+    Attributes:
+        key: what was evaluated, unique within the search.
+        accuracy: percent of the split's images that were classified correctly.
+        parameter_bytes: bytes of the candidate's deployed float32 parameters.
+    """
+
+    key: str
+    accuracy: float
+    parameter_bytes: int
+
+
+class Journal:
+    """Measurements by key; what is new is appended to the file at once."""
+
+    def __init__(self, path: Path, subject: Subject, *, resume: bool) -> None:
+        """Opens or begins a journal.
+
+        Args:
+            path: the file.
+            subject: what the search is about.
+            resume: use the measurements that the file holds; without it the file must not exist.
+
+        Raises:
+            ConfigError: the file is another search's, is damaged, or exists and ``resume`` is not set.
+        """
+        self.path = path
+        self._known: dict[str, Measurement] = {}
+        if path.exists():
+            if not resume:
+                raise ConfigError(
+                    f"'{path}' is the journal of a search that did not finish. "
+                    f"Go on with it (--resume), or choose another output directory."
+                )
+            self._read(subject)
+        if not path.exists():
+            write_text(path, _line(to_json(subject, Subject)))
+
+    def measure(self, key: str, compute: Callable[[], tuple[float, int]]) -> Measurement:
+        """Returns what is known about a candidate, and finds it out first if nothing is.
+
+        Args:
+            key: names the candidate.
+            compute: returns accuracy in percent and parameter bytes.
+        """
+        if key not in self._known:
+            accuracy, size = compute()
+            measurement = Measurement(key=key, accuracy=accuracy, parameter_bytes=size)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(_line(to_json(measurement, Measurement)))
+                file.flush()
+                os.fsync(file.fileno())
+            self._known[key] = measurement
+        return self._known[key]
+
+    def _read(self, subject: Subject) -> None:
+        raw = self.path.read_bytes()
+        end = raw.rfind(b"\n") + 1
+        lines = raw[:end].splitlines()
+        if not lines:
+            self.path.unlink()
+            return
+        found = from_json(lines[0], Subject, source=f"line 1 of '{self.path}'")
+        for what, name in (("network", "checkpoint"), ("data", "data"), ("settings", "settings")):
+            got, wanted = (getattr(side, f"{name}_sha256") for side in (found, subject))
+            if got != wanted:
+                raise ConfigError(
+                    f"'{self.path}' belongs to a search with other {what} ({got[:12]}..., now {wanted[:12]}...). "
+                    f"Repeat the command it was begun with, or choose another output directory."
+                )
+        for number, line in enumerate(lines[1:], start=2):
+            entry = from_json(line, Measurement, source=f"line {number} of '{self.path}'")
+            self._known[entry.key] = entry
+        if end < len(raw):
+            os.truncate(self.path, end)
+
+
+def _line(text: str) -> str:
+    return json.dumps(json.loads(text), separators=(",", ":")) + "\n"

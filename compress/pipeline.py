@@ -1,0 +1,288 @@
+"""Compression from a checkpoint to a smaller checkpoint: the one function behind ``svitkit compress``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from svitkit.compress.compose import compose
+from svitkit.compress.evaluate import Candidates, accuracy, data_sha256, load_batches
+from svitkit.compress.finetune import finetune, finetune_options
+from svitkit.compress.groups import FoundGroup, find_groups
+from svitkit.compress.importance import filter_norms
+from svitkit.compress.journal import JOURNAL_NAME, Journal, Measurement, Subject
+from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search
+from svitkit.compress.report import REPORT_NAME, Accuracy, PruneReport, describe_groups, describe_outcome
+from svitkit.data.dataset import SPLITS, Dataset, Split, sample_order
+from svitkit.errors import ConfigError, UnsupportedError, unknown_name
+from svitkit.files import staged_directory
+from svitkit.manifest import to_json
+from svitkit.models.checkpoint import SPEC_NAME, WEIGHTS_NAME, Checkpoint, checkpoint_sha256, save_checkpoint
+from svitkit.models.plan import PrunePlan, plan_sha256
+from svitkit.models.run import example_input
+from svitkit.models.spec import match_dataset
+
+METHODS = ("primesvt",)
+TRAINING_NAME = "finetune.training.pt"
+OWN_FILES = {JOURNAL_NAME, REPORT_NAME, SPEC_NAME, WEIGHTS_NAME, TRAINING_NAME}
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressOptions:
+    """What is asked for beside network and data; see :func:`compress_model`."""
+
+    method: str
+    config: PrimeSVTConfig
+    bn_recalibration: int
+    finetune_epochs: int
+    seed: int
+    limit: int | None
+
+    def sha256(self) -> str:
+        """Returns a hash of every option."""
+        content = {**asdict(self), "config": json.loads(to_json(self.config, PrimeSVTConfig))}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressResult:
+    """A smaller network.
+
+    Attributes:
+        checkpoint: the network and its description, as written to disk.
+        report: what was done and why.
+        satisfied: whether accuracy and saving are both within the constraints; if not, this is the best that was found.
+    """
+
+    checkpoint: Checkpoint
+    report: PruneReport
+    satisfied: bool
+
+
+def compress_model(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    out: Path,
+    *,
+    method: str = "primesvt",
+    max_drop: float = 3.0,
+    min_saving: float = 0.25,
+    finetune_epochs: int = 0,
+    resume: bool = False,
+    bn_recalibration: int = 0,
+    seed: int = 0,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> CompressResult:
+    """Makes a network smaller within limits on accuracy, and writes it as a checkpoint directory.
+
+    Beside the checkpoint the directory holds ``report.json`` and ``search.jsonl``, the journal of every measurement.
+    Every decision is taken on the validation split; the test split is measured once before and once after.
+
+    Args:
+        checkpoint: the network; it is not changed.
+        dataset: data like those it was trained on.
+        out: the directory to write.
+        method: a name of ``METHODS``.
+        max_drop: accuracy that may be lost on the validation split, in points.
+        min_saving: fraction of the original network's parameter bytes that must be saved.
+        finetune_epochs: passes over the training split after pruning, 0 for none.
+        resume: go on with the journal that ``out`` holds.
+        bn_recalibration: training images on which every candidate's batch norms are calibrated again, 0 for none.
+        seed: of the fine-tuning.
+        limit: at most that many images of every split.
+        progress: told the stage, how much of it is done, and how much there is.
+
+    Raises:
+        ConfigError: an option, the data or the directory do not fit, or the journal is another search's.
+        UnsupportedError: the network cannot be traced, or nothing in it can be pruned.
+    """
+    options = CompressOptions(
+        method=method,
+        config=_config(method, max_drop, min_saving),
+        bn_recalibration=_not_negative("bn_recalibration", bn_recalibration),
+        finetune_epochs=_not_negative("finetune_epochs", finetune_epochs),
+        seed=_not_negative("seed", seed),
+        limit=limit,
+    )
+    data = _limited(match_dataset(dataset, checkpoint.spec), limit)
+    _prepare_directory(out, resume=resume)
+    run = _Compression(checkpoint, data, out, options, progress or _silent)
+    subject = Subject(
+        checkpoint_sha256=checkpoint_sha256(checkpoint),
+        data_sha256=data_sha256(data),
+        settings_sha256=options.sha256(),
+    )
+    return run.run(Journal(out / JOURNAL_NAME, subject, resume=resume))
+
+
+class _Compression:
+    """One run: what all its steps share."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, data: Dataset, out: Path, options: CompressOptions, progress: Progress
+    ) -> None:
+        self.checkpoint, self.data, self.out, self.options, self.progress = checkpoint, data, out, options, progress
+        self.timesteps = checkpoint.spec.timesteps
+        self.validation = load_batches(data, "validation", timesteps=self.timesteps)
+        recalibration = (
+            load_batches(data, "train", timesteps=self.timesteps, limit=options.bn_recalibration)
+            if options.bn_recalibration
+            else []
+        )
+        self.candidates = Candidates(checkpoint.model, self.validation, recalibration)
+
+    def run(self, journal: Journal) -> CompressResult:
+        """Finds groups, searches, fine-tunes, measures and writes."""
+        self.progress("trace", 0, 1)
+        found = find_groups(self.checkpoint.model, example_input(self.checkpoint.spec))
+        self.progress("trace", 1, 1)
+        prunable = [(group, filter_norms(self.checkpoint.model, group)) for group in found if group.prunable]
+        if not prunable:
+            raise UnsupportedError(_nothing_prunable(found))
+
+        def evaluate(plan: PrunePlan) -> Measurement:
+            return journal.measure(_key(plan), lambda: self.candidates.measure(plan))
+
+        baseline = evaluate(PrunePlan())
+        search = Search(
+            config=self.options.config,
+            evaluate=evaluate,
+            baseline=baseline,
+            original_bytes=self.checkpoint.spec.original_parameter_bytes or baseline.parameter_bytes,
+            progress=self.progress,
+        )
+        return self._finish(search, search.run(prunable), found, journal)
+
+    def _finish(
+        self, search: Search, outcome: Outcome, found: tuple[FoundGroup, ...], journal: Journal
+    ) -> CompressResult:
+        model = self.candidates.build(outcome.plan)
+        if self.options.finetune_epochs:
+            finetune(
+                model,
+                self.data,
+                self.validation,
+                options=finetune_options(
+                    self.options.finetune_epochs,
+                    timesteps=self.timesteps,
+                    seed=self.options.seed,
+                    samples=len(self.data.train),
+                ),
+                state=self.out / TRAINING_NAME,
+                progress=self.progress,
+            )
+        size = self.candidates.size(model)
+        after = journal.measure("validation, final", lambda: (accuracy(model, self.validation), size))
+        report = describe_outcome(
+            search,
+            outcome,
+            method=self.options.method,
+            bn_recalibration=self.options.bn_recalibration,
+            finetune_epochs=self.options.finetune_epochs,
+            seed=self.options.seed,
+            limit=self.options.limit,
+            before=Accuracy(
+                validation=search.baseline.accuracy, test=self._test(journal, "before", self.checkpoint.model).accuracy
+            ),
+            after=Accuracy(validation=after.accuracy, test=self._test(journal, "after", model).accuracy),
+            groups=describe_groups(found, outcome, self.options.config),
+        )
+        return self._write(model, outcome.plan, report)
+
+    def _test(self, journal: Journal, when: str, model: torch.nn.Module) -> Measurement:
+        """Measures the test split, once a search."""
+
+        def compute() -> tuple[float, int]:
+            prepared = load_batches(self.data, "test", timesteps=self.timesteps)
+            return accuracy(model, prepared), self.candidates.size(model)
+
+        return journal.measure(f"test, {when}", compute)
+
+    def _write(self, model: torch.nn.Module, plan: PrunePlan, report: PruneReport) -> CompressResult:
+        spec = self.checkpoint.spec
+        spec = replace(
+            spec,
+            plan=compose(spec.plan, plan) if plan.groups else spec.plan,
+            original_parameter_bytes=report.original_parameter_bytes,
+            provenance={
+                **spec.provenance,
+                "compressed": {
+                    "method": report.method,
+                    "from": checkpoint_sha256(self.checkpoint),
+                    "data": self.data.name,
+                    "memory_saving": report.memory_saving,
+                    "test_accuracy_before": report.before.test,
+                    "test_accuracy": report.after.test,
+                },
+            },
+        )
+        with staged_directory(self.out) as staged:
+            save_checkpoint(staged, model, spec)
+            (staged / JOURNAL_NAME).write_bytes((self.out / JOURNAL_NAME).read_bytes())
+            (staged / REPORT_NAME).write_text(to_json(report, PruneReport), encoding="utf-8")
+        return CompressResult(checkpoint=Checkpoint(model=model, spec=spec), report=report, satisfied=report.satisfied)
+
+
+def _key(plan: PrunePlan) -> str:
+    names = " ".join(f"{p.group.name}={len(p.kept)}/{p.group.channels}" for p in plan.groups)
+    return f"validation, {names or 'whole'}, {plan_sha256(plan)[:16]}"
+
+
+def _nothing_prunable(found: tuple[FoundGroup, ...]) -> str:
+    reasons = "; ".join(f"'{group.group.name}': {group.reason}" for group in found[:5])
+    return f"nothing in this network can be pruned: {reasons or 'no layer produces channels that another consumes'}."
+
+
+def _config(method: str, max_drop: float, min_saving: float) -> PrimeSVTConfig:
+    if method not in METHODS:
+        raise unknown_name("method", method, METHODS)
+    try:
+        return PrimeSVTConfig(max_drop=max_drop, min_saving=min_saving)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}.") from None
+
+
+def _not_negative(name: str, value: int) -> int:
+    if value < 0:
+        raise ConfigError(f"{name} is {value}, but must be 0 or more.")
+    return value
+
+
+def _limited(dataset: Dataset, limit: int | None) -> Dataset:
+    if limit is None:
+        return dataset
+    train, validation, test = (_first(dataset, name, limit) for name in SPLITS)
+    return replace(dataset, train=train, validation=validation, test=test)
+
+
+def _first(dataset: Dataset, name: str, limit: int) -> Split:
+    split = dataset.split(name)
+    index = sample_order(dataset, name, seed=None, limit=limit)
+    return Split(x=split.x[index], y=split.y[index])
+
+
+def _prepare_directory(out: Path, *, resume: bool) -> None:
+    """Refuses a directory that holds anything else; clears the way where a finished search is repeated."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"'{out}' is a file, but compression writes a directory. Choose another name.")
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in OWN_FILES) if out.exists() else []
+    if foreign:
+        raise ConfigError(f"'{out}' holds other files ({', '.join(foreign[:3])}). Choose an empty or new directory.")
+    report, journal = out / REPORT_NAME, out / JOURNAL_NAME
+    if not resume and (report.exists() or not journal.exists()):
+        for path in (report, journal, out / TRAINING_NAME):
+            path.unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Tells nobody."""

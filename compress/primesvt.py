@@ -1,0 +1,213 @@
+"""PrimeSVT: memory-aware structured pruning of a trained Spiking Vision Transformer.
+
+Source: PrimeSVT, arXiv 2606.03428 (2026), of which the abstract is public. It says: sort layers by number of
+parameters; choose target layers by their robustness under different pruning rates; go layer by layer, largest to
+smallest, under the user's acceptable accuracy and memory saving; within a layer remove the filters of lowest L2 norm;
+one shot, fine-tuning optional. In this module:
+
+    size(g)  = bytes of group g's channels in the deployed float32 parameters                     [a]
+    acc(g,r) = accuracy with a fraction r of g removed and nothing else, r in ``rates``           [b]
+    R(g)     = the rates at which accuracy falls by no more than ``epsilon`` points               [c]
+    B(g)     = max over R(g) of acc(g,r) * memory gain(g,r), both as fractions                    [d]
+    targets  = groups with B(g) > ``min_score``, sorted by size, largest first                    [e]
+    for g in targets: remove the largest rate that keeps accuracy at A_min = baseline - ``max_drop``;
+                      end once the saving reaches ``min_saving``                                  [f]
+
+The abstract leaves open, and this module assumes, each settable in :class:`PrimeSVTConfig`:
+
+- [a] "number of parameters" counts every tensor slice that goes with a channel, at 4 bytes, batch norm folded; groups,
+  not layers, are the unit, because a layer cannot be cut without those coupled to it.
+- [b] ``rates``: which rates are swept. [c] ``epsilon``: what is robust. [d] the form of the B score, which third
+  parties mention as "accuracy x memory gain", and ``min_score``. [e] no cap on the number of targets.
+- [f] ``stop_at_saving``: whether the descent ends at the wanted saving or takes all that accuracy allows.
+- ``channel_multiple``: kept counts are rounded to what vector units like.
+- ``budgets``: if the plain descent (the first group may spend all of ``max_drop``) misses the saving, further descents
+  let every group spend only that share of it; the first that meets both constraints is accepted, else the one that
+  saves most. The paper is said to accept one of several candidates, by the constraints.
+- all accuracies are those of the validation split; batch norm statistics are estimated again for every candidate or not
+  at all, as the caller's ``evaluate`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass as plain_dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from svitkit.compress.groups import FoundGroup
+from svitkit.compress.importance import keep_strongest
+from svitkit.compress.journal import Measurement
+from svitkit.manifest import STRICT
+from svitkit.models.plan import PrunedGroup, PrunePlan
+
+Evaluate = Callable[[PrunePlan], Measurement]
+Progress = Callable[[str, int, int], None]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class PrimeSVTConfig:
+    """The constraints, and what the paper leaves open.
+
+    Attributes:
+        max_drop: accuracy that may be lost, in points of percent.
+        min_saving: fraction of the original parameter bytes that must go.
+        rates: pruning ratios that are tried, ascending.
+        epsilon: a group is robust at a rate if pruning it alone loses at most that many points.
+        min_score: B score above which a robust group is a target.
+        channel_multiple: kept channels of a group divide by it.
+        budgets: shares of ``max_drop`` that one group may spend, one descent each; 1 and more means all.
+        stop_at_saving: end a descent once ``min_saving`` is reached.
+    """
+
+    max_drop: float = Field(default=3.0, ge=0)
+    min_saving: float = Field(default=0.25, ge=0, lt=1)
+    rates: tuple[Rate, ...] = Field(default=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), min_length=1)
+    epsilon: float = Field(default=1.0, ge=0)
+    min_score: float = Field(default=0.0, ge=0)
+    channel_multiple: int = Field(default=4, ge=1)
+    budgets: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0, 0.5, 0.25), min_length=1)
+    stop_at_saving: bool = True
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One group pruned alone at one rate: the choice of channels and what it costs."""
+
+    ratio: float
+    pruned: PrunedGroup
+    accuracy: float
+    saving: float
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Swept:
+    """One group's robustness.
+
+    Attributes:
+        found: the group.
+        norms: (channels,) float32, L2 norm of every channel's filters.
+        trials: one a rate, except rates that rounding makes ineffective.
+        score: B score; 0 if no rate is robust.
+    """
+
+    found: FoundGroup
+    norms: torch.Tensor
+    trials: tuple[Trial, ...]
+    score: float
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the search found.
+
+    Attributes:
+        plan: the channels to keep.
+        measurement: accuracy on validation and size of the network pruned so.
+        satisfied: whether both constraints hold.
+        swept: every prunable group, largest first.
+        reasons: for groups that the accepted descent looked at, what it decided and why, by name.
+    """
+
+    plan: PrunePlan
+    measurement: Measurement
+    satisfied: bool
+    swept: tuple[Swept, ...]
+    reasons: dict[str, str]
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Search:
+    """One run of the method.
+
+    Attributes:
+        config: constraints and assumptions.
+        evaluate: measures a plan on the validation split.
+        baseline: the network before this search.
+        original_bytes: the network before any compression; savings refer to it.
+        progress: told the stage, how much of it is done, and how much there is.
+    """
+
+    config: PrimeSVTConfig
+    evaluate: Evaluate
+    baseline: Measurement
+    original_bytes: int
+    progress: Progress
+
+    def run(self, groups: Sequence[tuple[FoundGroup, torch.Tensor]]) -> Outcome:
+        """Sweeps, chooses targets, and prunes them from the largest to the smallest.
+
+        Args:
+            groups: the prunable groups, with the norms of their channels.
+        """
+        ordered = sorted(groups, key=lambda entry: entry[0].size_bytes, reverse=True)
+        swept = tuple(self._sweep(found, norms, at, len(ordered)) for at, (found, norms) in enumerate(ordered))
+        targets = [group for group in swept if group.score > self.config.min_score]
+        best: Outcome | None = None
+        for budget in self.config.budgets:
+            outcome = self._descend(targets, swept, budget)
+            if best is None or outcome.measurement.parameter_bytes < best.measurement.parameter_bytes:
+                best = outcome
+            if outcome.satisfied:
+                return outcome
+        assert best is not None
+        return best
+
+    def saving(self, measurement: Measurement) -> float:
+        """Returns the fraction of the original parameter bytes that a candidate saves."""
+        return 1.0 - measurement.parameter_bytes / self.original_bytes
+
+    def _sweep(self, found: FoundGroup, norms: torch.Tensor, at: int, count: int) -> Swept:
+        trials = []
+        rates = self.config.rates
+        for index, ratio in enumerate(rates):
+            self.progress("sweep", at * len(rates) + index, count * len(rates))
+            pruned = keep_strongest(found.group, norms, ratio, multiple=self.config.channel_multiple)
+            if pruned is None:
+                continue
+            measured = self.evaluate(PrunePlan(groups=(pruned,)))
+            saving = (self.baseline.parameter_bytes - measured.parameter_bytes) / self.baseline.parameter_bytes
+            trials.append(Trial(ratio=ratio, pruned=pruned, accuracy=measured.accuracy, saving=saving))
+        least = self.baseline.accuracy - self.config.epsilon
+        score = max((t.accuracy / 100 * t.saving for t in trials if t.accuracy >= least), default=0.0)
+        self.progress("sweep", (at + 1) * len(rates), count * len(rates))
+        return Swept(found=found, norms=norms, trials=tuple(trials), score=score)
+
+    def _descend(self, targets: Sequence[Swept], swept: tuple[Swept, ...], budget: float) -> Outcome:
+        """Prunes the targets one after the other, each as far as accuracy allows."""
+        plan, now = PrunePlan(), self.baseline
+        reasons: dict[str, str] = {}
+        for at, target in enumerate(targets):
+            if self.config.stop_at_saving and self.saving(now) >= self.config.min_saving:
+                break
+            self.progress(f"prune (budget {budget:g})", at, len(targets))
+            floor = self._floor(now, budget)
+            plan, now, reasons[target.found.group.name] = self._prune(target, plan, now, floor)
+        self.progress(f"prune (budget {budget:g})", len(targets), len(targets))
+        satisfied = self.saving(now) >= self.config.min_saving
+        return Outcome(plan=plan, measurement=now, satisfied=satisfied, swept=swept, reasons=reasons)
+
+    def _floor(self, now: Measurement, budget: float) -> float:
+        """Returns the accuracy that the next step must keep, in percent."""
+        least = self.baseline.accuracy - self.config.max_drop
+        return least if budget >= 1 else max(least, now.accuracy - budget * self.config.max_drop)
+
+    def _prune(
+        self, target: Swept, plan: PrunePlan, now: Measurement, floor: float
+    ) -> tuple[PrunePlan, Measurement, str]:
+        """Adds the largest rate of a group that keeps accuracy at ``floor``."""
+        for trial in reversed(target.trials):
+            extended = PrunePlan(groups=(*plan.groups, trial.pruned))
+            measured = self.evaluate(extended)
+            if measured.accuracy >= floor:
+                return (
+                    extended,
+                    measured,
+                    f"rate {trial.ratio:g} leaves {measured.accuracy:.2f} %, at least {floor:.2f} % wanted; "
+                    f"saving so far {100 * self.saving(measured):.1f} %",
+                )
+        return plan, now, f"every rate falls below {floor:.2f} % after the larger groups were pruned"
