@@ -25,7 +25,8 @@ def read_taps(program: str) -> dict[str, int]:
         for line in program.splitlines():
             words = line.split()
             if words[:1] == ["tensor"]:
-                sizes[words[1]] = prod(int(extent) for extent in words[7:])
+                ndim = int(words[6])
+                sizes[words[1]] = prod(int(words[7 + axis]) for axis in range(ndim))
             elif words[:1] == ["tap"]:
                 taps[words[1]] = sizes[words[2]]
     except (IndexError, KeyError, ValueError):

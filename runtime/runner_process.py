@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -51,7 +52,7 @@ class RunnerReport:
     accuracy_samples: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Runner:
     """A bundle that lies on a board, ready to run.
 

@@ -1,0 +1,261 @@
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from svitkit.errors import ConfigError
+from svitkit.runtime.device_state import DeviceState
+from svitkit.runtime.record import (
+    Accuracy,
+    BenchRecord,
+    Golden,
+    Memory,
+    instabilities,
+    percentile,
+    read_record,
+    record_json,
+    summarize_latency,
+    write_record,
+)
+from svitkit.runtime.record_table import render_record
+
+SAMPLES = (2_000_000, 1_000_000, 3_000_000, 2_500_000, 1_500_000)
+
+
+def record() -> BenchRecord:
+    return BenchRecord(
+        board="raspberry-pi-4",
+        built_for="raspberry-pi-4",
+        device="Raspberry Pi 4 Model B Rev 1.4",
+        emulated=False,
+        started_at="2026-01-02T03:04:05+00:00",
+        versions={"svitkit": "0.1.0", "tvm": "0.27.0", "kernel": "6.12.0"},
+        family="spikformer",
+        mode="sequence",
+        timesteps=4,
+        target={"kind": "llvm", "mcpu": "cortex-a72", "mattr": ["-aes"]},
+        bundle_sha256="ab" * 32,
+        bundle_bytes=4096,
+        cpu_features=("fp", "asimd"),
+        warmup=5,
+        load_ns=7_000_000,
+        first_ns=4_000_000,
+        samples_ns=SAMPLES,
+        latency_ms=summarize_latency(SAMPLES, emulated=False),
+        memory=Memory(
+            emulated=False, weights_bytes=2048, state_bytes=1024, workspace_bytes=512, vm_hwm_bytes=5_242_880
+        ),
+        golden=Golden(match=True, count=8, max_abs_diff=0.0001220703125, tolerance=0.001, argmax_mismatches=0),
+        accuracy=Accuracy(percent=97.5, count=360, dataset="digits"),
+        firing_rates={"head.lif": 0.125},
+        before=DeviceState(governor="ondemand", temperatures_celsius={"cpu-thermal": 48.5}),
+        after=DeviceState(governor="ondemand", requested_mhz=(1500.0, 1500.0)),
+        valid=True,
+        reasons=(),
+    )
+
+
+GOLDEN_BYTES = """{
+  "format_version": 1,
+  "board": "raspberry-pi-4",
+  "built_for": "raspberry-pi-4",
+  "device": "Raspberry Pi 4 Model B Rev 1.4",
+  "emulated": false,
+  "started_at": "2026-01-02T03:04:05+00:00",
+  "versions": {
+    "svitkit": "0.1.0",
+    "tvm": "0.27.0",
+    "kernel": "6.12.0"
+  },
+  "family": "spikformer",
+  "mode": "sequence",
+  "timesteps": 4,
+  "target": {
+    "kind": "llvm",
+    "mcpu": "cortex-a72",
+    "mattr": [
+      "-aes"
+    ]
+  },
+  "bundle_sha256": "abababababababababababababababababababababababababababababababab",
+  "bundle_bytes": 4096,
+  "cpu_features": [
+    "fp",
+    "asimd"
+  ],
+  "warmup": 5,
+  "load_ns": 7000000,
+  "first_ns": 4000000,
+  "samples_ns": [
+    2000000,
+    1000000,
+    3000000,
+    2500000,
+    1500000
+  ],
+  "latency_ms": {
+    "emulated": false,
+    "count": 5,
+    "min": 1.0,
+    "mean": 2.0,
+    "max": 3.0,
+    "p50": 2.0
+  },
+  "memory": {
+    "emulated": false,
+    "weights_bytes": 2048,
+    "state_bytes": 1024,
+    "workspace_bytes": 512,
+    "vm_hwm_bytes": 5242880
+  },
+  "golden": {
+    "match": true,
+    "count": 8,
+    "max_abs_diff": 0.0001220703125,
+    "tolerance": 0.001,
+    "argmax_mismatches": 0
+  },
+  "accuracy": {
+    "percent": 97.5,
+    "count": 360,
+    "dataset": "digits",
+    "split": "test"
+  },
+  "firing_rates": {
+    "head.lif": 0.125
+  },
+  "before": {
+    "governor": "ondemand",
+    "temperatures_celsius": {
+      "cpu-thermal": 48.5
+    }
+  },
+  "after": {
+    "governor": "ondemand",
+    "requested_mhz": [
+      1500.0,
+      1500.0
+    ]
+  },
+  "valid": true,
+  "reasons": []
+}
+"""
+
+
+def test_the_bytes_of_a_record_are_fixed_and_absent_sensors_have_no_key() -> None:
+    assert record_json(record()) == GOLDEN_BYTES
+
+
+def test_a_record_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
+    write_record(tmp_path / "record.json", record())
+    assert read_record(tmp_path / "record.json") == record()
+
+
+@pytest.mark.parametrize(
+    ("mend", "message"),
+    [
+        (('"warmup": 5,', '"warmup": 5, "warm_up": 5,'), "warm_up"),
+        (('"warmup": 5,', ""), "warmup: Field required"),
+        (('"load_ns": 7000000', '"load_ns": "7000000"'), "load_ns: Input should be a valid integer"),
+        (('"format_version": 1', '"format_version": 2'), "format_version"),
+        (('"split": "test"', '"split": "train"'), "accuracy.split"),
+        (('"reasons": []\n}', '"reasons": []'), "Invalid JSON"),
+    ],
+)
+def test_a_wrong_record_is_refused_with_the_key_at_fault(tmp_path: Path, mend: tuple[str, str], message: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(GOLDEN_BYTES.replace(*mend))
+    with pytest.raises(ConfigError, match=message):
+        read_record(path)
+
+
+def test_a_missing_record_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read: No such file.*svitkit bench"):
+        read_record(tmp_path / "record.json")
+
+
+def test_percentiles_are_samples_by_nearest_rank() -> None:
+    ordered = [float(value) for value in range(1, 101)]
+    assert [percentile(ordered, p) for p in (50, 90, 99)] == [50.0, 90.0, 99.0]
+    assert percentile([7.0], 50) == 7.0
+
+
+@pytest.mark.parametrize(
+    ("count", "supported"),
+    [
+        (4, set()),
+        (5, {"p50"}),
+        (63, {"p50"}),
+        (64, {"p50", "p90"}),
+        (129, {"p50", "p90"}),
+        (130, {"p50", "p90", "p95"}),
+        (661, {"p50", "p90", "p95"}),
+        (662, {"p50", "p90", "p95", "p99"}),
+    ],
+)
+def test_only_percentiles_that_the_count_supports_are_stated(count: int, supported: set[str]) -> None:
+    latency = summarize_latency([1_000_000] * count, emulated=False)
+    stated = {name for name in ("p50", "p90", "p95", "p99") if getattr(latency, name) is not None}
+    assert stated == supported
+
+
+def test_latencies_are_milliseconds() -> None:
+    latency = summarize_latency(range(1_000_000, 101_000_000, 1_000_000), emulated=True)
+    assert (latency.count, latency.min, latency.mean, latency.max) == (100, 1.0, 50.5, 100.0)
+    assert (latency.p50, latency.p90, latency.emulated) == (50.0, 90.0, True)
+
+
+def test_steady_samples_with_one_outlier_are_stable() -> None:
+    assert instabilities([1000, 1010, 990, 1000, 9000, 1005, 995, 1000]) == []
+
+
+def test_samples_that_spread_widely_are_unstable() -> None:
+    (reason,) = instabilities([1000, 2000] * 20)
+    assert reason == "unstable: the middle half of the samples spreads over 100% of the median"
+
+
+def test_samples_that_drift_are_unstable() -> None:
+    (reason,) = instabilities([1000] * 20 + [1200] * 20)
+    assert reason == "unstable: the second half of the samples is +20% from the first"
+
+
+def test_too_few_samples_are_no_measurement() -> None:
+    assert instabilities([1, 2, 3, 4]) == ["4 samples do not support a median; 5 are wanted"]
+
+
+def rendered(shown: BenchRecord) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(render_record(shown))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_table_shows_what_was_measured_and_nothing_else() -> None:
+    text = rendered(record())
+    assert "97.50 % (360 test images of digits)" in text
+    assert "p50 2.000, min 1.000, max 3.000 ms, 5 samples" in text
+    assert "5,120 KiB" in text
+    assert "valid run" in text
+    for absent in ("p90", "PSS", "private", "hottest", "emulator", "None"):
+        assert absent not in text
+
+
+def test_the_times_and_memory_of_an_emulated_run_are_marked_in_the_table() -> None:
+    emulated = dataclasses.replace(
+        record(),
+        emulated=True,
+        latency_ms=summarize_latency(SAMPLES, emulated=True),
+        memory=dataclasses.replace(record().memory, emulated=True),
+    )
+    lines = [line for line in rendered(emulated).splitlines() if "emulator, not a board" in line]
+    assert len(lines) == 3
+    assert json.loads(record_json(emulated))["latency_ms"]["emulated"] is True
+
+
+def test_the_table_of_an_invalid_run_gives_the_reasons() -> None:
+    text = rendered(dataclasses.replace(record(), valid=False, reasons=("unstable: it jumps", "throttled: hot")))
+    assert "INVALID run: unstable: it jumps; throttled: hot" in text
