@@ -145,7 +145,7 @@ class BenchRecord:
     family: str
     mode: Literal["sequence", "step"]
     timesteps: int
-    target: dict[str, str | int | list[str]]
+    target: dict[str, str | list[str]]
     bundle_sha256: str
     bundle_bytes: int
     cpu_features: tuple[str, ...]
