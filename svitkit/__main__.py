@@ -1,0 +1,5 @@
+"""``python -m svitkit`` is ``svitkit``."""
+
+from svitkit.cli.app import main
+
+main()

@@ -1,0 +1,141 @@
+"""The verbs that work on networks in torch: train, evaluate, compress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from svitkit.cli.options import (
+    FINDING,
+    AsJson,
+    BatchNormImages,
+    Data,
+    Finetune,
+    Limit,
+    MaxDrop,
+    Method,
+    MinSaving,
+    Model,
+    Resume,
+    Timesteps,
+    Weights,
+)
+from svitkit.cli.output import answer, kibibytes, progress, table
+from svitkit.cli.sources import load_network
+
+
+def train(
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="What to train: see 'svitkit models'.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The checkpoint to write.")],
+    data: Data = "digits",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training split.")] = None,
+    timesteps: Timesteps = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
+    device: Annotated[str, typer.Option(help="Where torch computes: cpu or cuda.")] = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Train a network; started again with the same options after a stop, it goes on."""
+    from dataclasses import replace
+
+    from svitkit.data.load import load_data
+    from svitkit.errors import unknown_name
+    from svitkit.presets import PRESETS
+    from svitkit.training import train as train_network
+    from svitkit.training_bar import training_bar
+
+    with answer(as_json) as show:
+        if arch not in PRESETS:
+            raise unknown_name("architecture", arch, PRESETS)
+        given = {"epochs": epochs, "timesteps": timesteps, "seed": seed}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        options = replace(PRESETS[arch].fit, **chosen)
+        dataset = load_data(data, timesteps=options.timesteps)
+        with training_bar(f"training {arch}") as report:
+            checkpoint = train_network(arch, dataset, out, options=options, report=report, device=device)
+        result = {
+            "checkpoint": out,
+            "parameter_bytes": checkpoint.parameter_bytes(),
+            "test_accuracy_percent": checkpoint.spec.provenance["test_accuracy_percent"],
+            "validation_accuracy_percent": checkpoint.spec.provenance["validation_accuracy_percent"],
+        }
+        rows = [
+            ("checkpoint", str(out)),
+            ("weights", kibibytes(checkpoint.parameter_bytes())),
+            ("accuracy on validation", f"{result['validation_accuracy_percent']:.2f} %"),
+            ("accuracy on test", f"{result['test_accuracy_percent']:.2f} %"),
+        ]
+        show(result, table(f"Trained {arch} on {dataset.name}", ("what", "value"), rows))
+
+
+def evaluate(
+    what: Annotated[str, typer.Argument(metavar="CKPT|ONNX|BUNDLE", help="A model, an ONNX file or a bundle.")],
+    data: Data = "digits",
+    split: Annotated[str, typer.Option(help="train, validation or test; a bundle is measured on test.")] = "test",
+    board: Annotated[
+        str | None, typer.Option(help="Where a bundle runs; the board it was built for if not given.")
+    ] = None,
+    weights: Weights = None,
+    timesteps: Timesteps = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the accuracy of a checkpoint in torch, an ONNX file in ONNX Runtime, or a bundle on its board."""
+    from svitkit.evaluate import evaluate_bundle, evaluate_checkpoint, evaluate_onnx
+    from svitkit.kinds import kind_of
+
+    with answer(as_json) as show:
+        kind, path = kind_of(what), Path(what)
+        with progress() as advance:
+            if kind == "bundle":
+                found = evaluate_bundle(path, board, data, split, limit=limit, advance=advance)
+            elif kind == "onnx":
+                found = evaluate_onnx(path, data, split, limit=limit, advance=advance)
+            else:
+                checkpoint, dataset = load_network(what, weights=weights, data=data, timesteps=timesteps)
+                found = evaluate_checkpoint(checkpoint, dataset, split, limit=limit)
+        row = (found.runtime, found.dataset, found.split, str(found.images), f"{found.accuracy_percent:.2f} %")
+        show({"evaluation": found}, table(what, ("computed by", "data", "split", "images", "accuracy"), [row]))
+
+
+def compress(
+    model: Model,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The checkpoint to write.")],
+    data: Data = "digits",
+    method: Method = "primesvt",
+    max_drop: MaxDrop = 3.0,
+    min_saving: MinSaving = 0.25,
+    finetune: Finetune = 0,
+    bn_images: BatchNormImages = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the fine-tuning.")] = 0,
+    limit: Limit = None,
+    weights: Weights = None,
+    timesteps: Timesteps = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a network smaller within limits on accuracy; exit with 3 if the limits cannot be met."""
+    from svitkit.compress.pipeline import compress_model
+    from svitkit.compress.report import report_table
+
+    with answer(as_json) as show:
+        checkpoint, dataset = load_network(model, weights=weights, data=data, timesteps=timesteps)
+        with progress() as advance:
+            result = compress_model(
+                checkpoint,
+                dataset,
+                out,
+                method=method,
+                max_drop=max_drop,
+                min_saving=min_saving,
+                finetune_epochs=finetune,
+                bn_recalibration=bn_images,
+                seed=seed,
+                limit=limit,
+                resume=resume,
+                progress=advance,
+            )
+        show({"checkpoint": out, "report": result.report}, report_table(result.report), f"checkpoint: {out}")
+    if not result.satisfied:
+        raise typer.Exit(FINDING)

@@ -1,0 +1,134 @@
+"""The verbs that only look: models, boards, doctor, inspect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from svitkit.cli.options import FINDING, AsJson, Data, Model, Timesteps, Weights
+from svitkit.cli.output import answer, kibibytes, table
+from svitkit.cli.sources import load_network
+
+if TYPE_CHECKING:
+    from svitkit.boards.board import Board
+    from svitkit.models.checkpoint import Checkpoint
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the trained networks that come with svitkit, and what can be trained."""
+    from svitkit.models.checkpoint import load_checkpoint
+    from svitkit.presets import PRESETS
+    from svitkit.zoo import ZOO
+
+    with answer(as_json) as show:
+        found = [(name, load_checkpoint(path)) for name, path in ZOO.items()]
+        columns = ("name", "family", "T", "input", "classes", "weights", "test accuracy")
+        show(
+            {"models": [_model_facts(name, checkpoint) for name, checkpoint in found], "trainable": sorted(PRESETS)},
+            table("Trained networks", columns, [_model_row(name, checkpoint) for name, checkpoint in found]),
+            f"To train your own: svitkit train {'|'.join(sorted(PRESETS))}",
+        )
+
+
+def _model_facts(name: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    spec = checkpoint.spec
+    return {
+        "name": name,
+        "family": spec.family,
+        "timesteps": spec.timesteps,
+        "input_shape": spec.input_shape,
+        "classes": len(spec.class_names),
+        "parameter_bytes": checkpoint.parameter_bytes(),
+        "test_accuracy_percent": spec.provenance.get("test_accuracy_percent"),
+    }
+
+
+def _model_row(name: str, checkpoint: Checkpoint) -> tuple[str, ...]:
+    facts = _model_facts(name, checkpoint)
+    accuracy = facts["test_accuracy_percent"]
+    return (
+        name,
+        facts["family"],
+        str(facts["timesteps"]),
+        "x".join(map(str, facts["input_shape"])),
+        str(facts["classes"]),
+        kibibytes(facts["parameter_bytes"]),
+        "" if accuracy is None else f"{accuracy:.2f} %",
+    )
+
+
+def boards(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one board, with its sources.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the boards that svitkit builds for, or show one."""
+    from svitkit.boards.board import list_boards, load_board
+
+    with answer(as_json) as show:
+        if name is not None:
+            board = load_board(name)
+            show({"board": board}, table(board.title, ("fact", "value", "source"), _board_facts(board)))
+            return
+        known = list_boards()
+        rows = [(board.name, board.title, board.mcpu, str(board.cores), board.transport) for board in known]
+        show({"boards": known}, table("Boards", ("name", "what it is", "CPU", "cores", "reached by"), rows))
+
+
+def _board_facts(board: Board) -> list[tuple[str, ...]]:
+    sources = board.facts.sources
+    facts = {
+        "name": board.name,
+        "reached by": board.transport,
+        "triple": board.triple,
+        "cpu": board.mcpu,
+        "code may use": ", ".join(board.required_features),
+        "cores": str(board.cores),
+        "memory_bytes": f"{board.memory_bytes:,}",
+        "programs need glibc": board.glibc,
+        "system_glibc": board.system_glibc or "unknown",
+    }
+    given = {key: str(getattr(board.facts, key)) for key in sources if key not in facts}
+    return [(key, value, sources.get(key, "")) for key, value in (facts | given).items()]
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look whether this machine has what the stages need; exit with 3 if not."""
+    from svitkit.doctor import examine, is_ready
+
+    with answer(as_json) as show:
+        checks = examine()
+        ready = is_ready(checks)
+        rows = [(_mark(check.ok, check.required), check.stage, check.name, check.found) for check in checks]
+        verdict = "Everything that svitkit needs is here." if ready else "Something is missing: see the lines with NO."
+        show({"ready": ready, "checks": checks}, table("Doctor", ("", "for", "what", "found"), rows), verdict)
+    if not ready:
+        raise typer.Exit(FINDING)
+
+
+def _mark(ok: bool, required: bool) -> str:
+    return "ok" if ok else "NO" if required else "-"
+
+
+def inspect(
+    anything: Model,
+    weights: Weights = None,
+    data: Data = "digits",
+    timesteps: Timesteps = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a network, an ONNX file, a bundle or a record holds, layer by layer."""
+    from svitkit.cli.views import View, view_bundle, view_model, view_onnx, view_record
+    from svitkit.kinds import kind_of
+
+    def look() -> View:
+        kind = kind_of(anything)
+        if kind == "model":
+            checkpoint, dataset = load_network(anything, weights=weights, data=data, timesteps=timesteps)
+            return view_model(checkpoint, anything, dataset)
+        return {"onnx": view_onnx, "bundle": view_bundle, "record": view_record}[kind](Path(anything))
+
+    with answer(as_json) as show:
+        result, readable = look()
+        show(result, *readable)

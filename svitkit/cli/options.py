@@ -1,0 +1,58 @@
+"""Options that several verbs share, each with the one text that explains it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+FINDING = 3
+"""Exit code of a verb that did its work and found something wanting."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A name of 'svitkit models', a checkpoint directory, or module:callable.")
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="State dict (.safetensors or .pth) for module:callable."),
+]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="digits, npz:PATH, imagefolder:PATH, cifar10:PATH, fashion-mnist:PATH or nmnist:PATH.",
+    ),
+]
+Timesteps = Annotated[
+    int | None,
+    typer.Option("--timesteps", metavar="T", min=1, help="Time steps of one inference, where nothing says so."),
+]
+BoardName = Annotated[str, typer.Option("--board", metavar="NAME", help="A name of 'svitkit boards'.")]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most that many images of a split.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue work that was stopped half-way.")]
+Method = Annotated[str, typer.Option("--method", metavar="NAME", help="How to compress.")]
+MaxDrop = Annotated[
+    float,
+    typer.Option(
+        "--max-drop",
+        metavar="POINTS",
+        min=0,
+        max=100,
+        help="Largest loss of validation accuracy, in percentage points.",
+    ),
+]
+MinSaving = Annotated[
+    float, typer.Option("--min-saving", metavar="SHARE", min=0, max=1, help="Least share of weight bytes to save.")
+]
+Finetune = Annotated[
+    int, typer.Option("--finetune", metavar="EPOCHS", min=0, help="Epochs of training after the removal.")
+]
+BatchNormImages = Annotated[
+    int,
+    typer.Option(
+        "--bn-images", metavar="N", min=0, help="Training images to estimate batch norms on again after removal."
+    ),
+]

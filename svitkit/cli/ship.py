@@ -1,0 +1,209 @@
+"""The verbs that bring a network to a board: export, build, bench, deploy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import RenderableType
+
+from svitkit.cli.options import (
+    FINDING,
+    AsJson,
+    BatchNormImages,
+    BoardName,
+    Data,
+    Finetune,
+    Limit,
+    MaxDrop,
+    Method,
+    MinSaving,
+    Model,
+    Resume,
+    Timesteps,
+    Weights,
+)
+from svitkit.cli.output import answer, kibibytes, progress, table
+from svitkit.cli.sources import load_network
+from svitkit.manifest import Mode
+
+if TYPE_CHECKING:
+    from svitkit.deploy import Deployment, Shortfall
+
+
+def export(
+    model: Model,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The ONNX file to write.")],
+    mode: Annotated[
+        Mode, typer.Option(help="sequence: all time steps inside; step: one, with states outside.")
+    ] = "sequence",
+    data: Data = "digits",
+    weights: Weights = None,
+    timesteps: Timesteps = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a network as ONNX with explicit neurons, and prove in ONNX Runtime that it computes the same."""
+    from svitkit.cli.views import view_onnx
+    from svitkit.proven import export_proven
+
+    with answer(as_json) as show:
+        checkpoint, dataset = load_network(model, weights=weights, data=data, timesteps=timesteps)
+        with progress() as advance:
+            advance("export and verify", 0)
+            export_proven(checkpoint, out, dataset=dataset, mode=mode)
+            advance("export and verify", 1)
+        result, readable = view_onnx(out)
+        show({"onnx": out, **result}, *readable)
+
+
+def build(
+    onnx: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file of 'svitkit export'.")],
+    board: BoardName,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The bundle to write.")],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", metavar="DATA", help="Where the inputs of the golden check are from; random if not given."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compile an ONNX file for a board: a folder that runs there with nothing installed."""
+    from svitkit.boards.board import load_board
+    from svitkit.cli.views import view_bundle
+    from svitkit.evaluate import load_for
+    from svitkit.export.metadata import read_metadata
+    from svitkit.proven import build_proven
+
+    with answer(as_json) as show:
+        target = load_board(board)
+        dataset = None if data is None else load_for(read_metadata(onnx), data)
+        with progress() as advance:
+            advance("build", 0)
+            build_proven(onnx, target, out, dataset)
+            advance("build", 1)
+        result, readable = view_bundle(out)
+        show({"bundle": out, **result}, *readable)
+
+
+def bench(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder of 'svitkit build'.")],
+    board: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where to run; the board it was built for if not given.")
+    ] = None,
+    data: Data = "digits",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Also write the record there.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Test images to classify on the board.")] = 1000,
+    warmup: Annotated[int, typer.Option(min=0, help="Runs before the samples.")] = 5,
+    repeat: Annotated[int, typer.Option(min=1, help="Samples at least; an emulated board takes at most 10.")] = 50,
+    min_time: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Time to measure for at least.")] = 1.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Longest time for one run.")] = 600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a bundle on a board: correctness, accuracy, latency, memory; exit with 3 if the run is not valid."""
+    from svitkit.boards.board import load_board
+    from svitkit.evaluate import load_for
+    from svitkit.manifest import read_manifest
+    from svitkit.runtime.measure import bench as measure
+    from svitkit.runtime.record import write_record
+    from svitkit.runtime.record_table import render_record
+
+    with answer(as_json) as show:
+        manifest = read_manifest(bundle)
+        where = load_board(board or manifest.board)
+        dataset = load_for(manifest.model, data)
+        with progress() as advance:
+            record = measure(
+                bundle,
+                where,
+                dataset=dataset,
+                limit=limit,
+                warmup=warmup,
+                repeat=repeat,
+                min_time_s=min_time,
+                timeout_s=timeout,
+                progress=advance,
+            )
+        if out is not None:
+            write_record(out, record)
+        show({"record": record}, render_record(record))
+    if not record.valid:
+        raise typer.Exit(FINDING)
+
+
+def deploy(
+    model: Model,
+    board: BoardName,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Artefacts; svitkit-out/MODEL-BOARD if not given.")
+    ] = None,
+    data: Data = "digits",
+    method: Method = "primesvt",
+    max_drop: MaxDrop = 3.0,
+    min_saving: MinSaving = 0.25,
+    finetune: Finetune = 0,
+    bn_images: BatchNormImages = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the fine-tuning.")] = 0,
+    limit: Limit = None,
+    weights: Weights = None,
+    timesteps: Timesteps = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compress, export, build and bench in one go; exit with 3 if a limit is missed or the run is not valid."""
+    from svitkit.boards.board import load_board
+    from svitkit.deploy import DeployOptions, Shortfall, default_folder
+    from svitkit.deploy import deploy as run
+    from svitkit.runtime.record_table import render_record
+
+    options = DeployOptions(
+        method=method,
+        max_drop=max_drop,
+        min_saving=min_saving,
+        finetune_epochs=finetune,
+        bn_recalibration=bn_images,
+        seed=seed,
+        limit=limit,
+        resume=resume,
+    )
+    with answer(as_json) as show:
+        where = load_board(board)
+        checkpoint, dataset = load_network(model, weights=weights, data=data, timesteps=timesteps)
+        folder = out or default_folder(model, where)
+        with progress() as advance:
+            outcome = run(model, checkpoint, dataset, where, folder, options=options, advance=advance)
+        if isinstance(outcome, Shortfall):
+            show(vars(outcome), _shortfall_table(outcome))
+            raise typer.Exit(FINDING)
+        deployment, record = outcome
+        show(vars(deployment), _deployment_table(deployment), render_record(record))
+    if not deployment.valid:
+        raise typer.Exit(FINDING)
+
+
+def _shortfall_table(shortfall: Shortfall) -> RenderableType:
+    rows = [
+        ("outcome", shortfall.why),
+        ("accuracy on validation", f"{shortfall.validation_before:.2f} % -> {shortfall.validation_after:.2f} %"),
+        ("memory saving", f"{shortfall.memory_saving:.1%}"),
+        ("best found", str(shortfall.artifacts["checkpoint"])),
+    ]
+    return table(f"{shortfall.model}: the limits were NOT met, nothing was built", ("what", "value"), rows)
+
+
+def _deployment_table(done: Deployment) -> RenderableType:
+    original = kibibytes(4 * done.params_before)
+    rows = [
+        (
+            "accuracy on test",
+            f"{done.accuracy_before:.2f} % -> {done.accuracy_after:.2f} % ({done.accuracy_images} images)",
+        ),
+        ("accuracy on validation", f"{done.validation_before:.2f} % -> {done.validation_after:.2f} %"),
+        ("parameters", f"{done.params_before:,} -> {done.params_after:,}"),
+        ("memory saving", f"{done.memory_saving:.1%} of {original} (weights in the bundle against fp32)"),
+        *((name, str(path)) for name, path in done.artifacts.items()),
+    ]
+    return table(f"{done.model} on {done.board}", ("what", "value"), rows)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from svitkit.doctor import PACKAGES, Check, is_ready
+
+
+def only_object(text: str) -> dict[str, object]:
+    """Parses stdout, which must be one JSON object on one line and nothing else."""
+    assert text.count("\n") == 1
+    value = json.loads(text)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_boards_as_json_is_exactly_one_object_with_every_board(svitkit):
+    done = svitkit("boards", "--json")
+    assert done.returncode == 0
+    names = [board["name"] for board in only_object(done.stdout)["boards"]]
+    assert {"host", "qemu-cortex-a53", "qemu-cortex-a72", "qemu-cortex-a76", "raspberry-pi-4", "rock-5b"} <= set(names)
+
+
+def test_one_board_is_shown_with_the_sources_of_its_facts(svitkit):
+    done = svitkit("boards", "raspberry-pi-4")
+    assert done.returncode == 0
+    assert "cortex-a72" in done.stdout
+    assert "raspberrypi" in done.stdout
+
+
+def test_a_misspelt_board_gets_the_nearest_name(svitkit):
+    done = svitkit("boards", "raspbery-pi-4", "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: unknown board 'raspbery-pi-4'. Did you mean 'raspberry-pi-4'?")
+
+
+def test_models_as_json_lists_the_packaged_network(svitkit):
+    done = svitkit("models", "--json")
+    assert done.returncode == 0
+    (network,) = only_object(done.stdout)["models"]
+    assert network["name"] == "digits-spikformer"
+    assert network["parameter_bytes"] > 0
+
+
+def test_doctor_names_every_package_and_agrees_with_its_exit_code(svitkit):
+    done = svitkit("doctor", "--json")
+    report = only_object(done.stdout)
+    assert done.returncode == (0 if report["ready"] else 3)
+    named = {check["name"] for check in report["checks"]}
+    assert {name for names in PACKAGES.values() for name in names} <= named
+
+
+@pytest.mark.parametrize(("required", "ready"), [(True, False), (False, True)])
+def test_only_what_a_stage_cannot_do_without_makes_the_doctor_unhappy(required, ready):
+    there = Check(name="a", stage="all", found="1", ok=True)
+    missing = Check(name="b", stage="bench", found="missing", ok=False, required=required)
+    assert is_ready([there, missing]) is ready
+
+
+def test_inspect_of_a_network_lists_every_layer_with_its_costs(svitkit):
+    done = svitkit("inspect", "digits-spikformer", "--json")
+    assert done.returncode == 0
+    view = only_object(done.stdout)
+    assert view["kind"] == "model"
+    assert view["totals"]["macs"] == sum(layer["macs"] for layer in view["layers"])
+    assert any(layer["kind"].endswith("LIFNode") for layer in view["layers"])
+
+
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [
+        ("digits-spikfromer", "Did you mean 'digits-spikformer'?"),
+        ("missing.onnx", "there is no file 'missing.onnx'"),
+        ("missing.json", "there is no file 'missing.json'"),
+    ],
+)
+def test_inspect_of_what_is_not_there_says_what_to_do(what, says, svitkit):
+    done = svitkit("inspect", what)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
