@@ -83,11 +83,11 @@ def inspect_network(checkpoint: Checkpoint, x: torch.Tensor) -> list[LayerRow]:
     return recorder.rows
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch leaves its constructor untyped
     """Sees every matrix product, and knows from hooks which module it is in."""
 
     def __init__(self, parameters: dict[str, int], *, batch: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.parameters, self.batch = parameters, batch
         self.rows: list[LayerRow] = []
         self.inside: list[tuple[str, nn.Module]] = []

@@ -27,9 +27,9 @@ def training_bar(title: str = "training") -> Iterator[Report]:
         task = bar.add_task(title, total=None, epoch="-", loss=float("nan"), reached="-")
 
         def report(progress: TrainingProgress) -> None:
-            fields = {"epoch": f"{progress.epoch + 1}/{progress.epochs}", "loss": progress.loss}
+            epoch = f"{progress.epoch + 1}/{progress.epochs}"
+            bar.update(task, total=progress.steps, completed=progress.step, epoch=epoch, loss=progress.loss)
             if progress.validation_accuracy is not None:
-                fields["reached"] = f"{progress.validation_accuracy:.2f} %"
-            bar.update(task, total=progress.steps, completed=progress.step, **fields)
+                bar.update(task, reached=f"{progress.validation_accuracy:.2f} %")
 
         yield report

@@ -16,7 +16,7 @@ from svitkit.models.run import forward_logits
 def liven(model: nn.Module, x: torch.Tensor, *, seed: int = 0) -> None:
     """Sets every batch norm, in order of execution, to give its layer currents at which neurons fire.
 
-    Running statistics become those of the batch; scales are drawn from 0.8..1.6 and biases from 0..0.8.
+    Running statistics become those of the batch; scales are drawn from 1.2..2.2 and biases from 0.2..1.2.
 
     Args:
         model: the network; its batch norms change in place, and it is left in evaluation mode.
@@ -35,8 +35,8 @@ def liven(model: nn.Module, x: torch.Tensor, *, seed: int = 0) -> None:
         for target, value in (
             (module.running_mean, given.mean(rest)),
             (module.running_var, given.var(rest, unbiased=False) + 1e-3),
-            (module.weight, 0.8 + 0.8 * spread[0]),
-            (module.bias, 0.8 * spread[1]),
+            (module.weight, 1.2 + spread[0]),
+            (module.bias, 0.2 + spread[1]),
         ):
             if target is not None:
                 target.copy_(value)
