@@ -16,9 +16,9 @@ import onnx
 from numpy.typing import NDArray
 
 from svitkit.errors import UnsupportedError
-from svitkit.lif import LIFParams
 from svitkit.manifest import METADATA_KEY, ModelMetadata, from_json
 from svitkit.onnx_check import load_checked
+from svitkit.onnx_lif import LIF_OP, read_lif
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Graph:
     """A network as a list of nodes in order of execution.
 
     Attributes:
-        nodes: operators; ``LIF`` nodes carry the name of their layer.
+        nodes: operators; a ``LIF`` node has the name of its layer and one attribute, ``params``.
         inputs, outputs: name to static shape, in the file's order.
         constants: initializers and the values of Constant nodes.
         metadata: what the exporter recorded.
@@ -65,7 +65,7 @@ def import_onnx(path: Path) -> Graph:
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = []
     for index, node in enumerate(graph.node):
-        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        attributes = _attributes(node)
         if node.op_type == "Constant":
             constants[node.output[0]] = onnx.numpy_helper.to_array(attributes["value"])
             continue
@@ -80,19 +80,14 @@ def import_onnx(path: Path) -> Graph:
     )
 
 
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    if node.op_type == LIF_OP:
+        return {"params": read_lif(node)}
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
 def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     return tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
-
-
-def lif_params(node: Node) -> LIFParams:
-    """Returns the constants of a LIF node."""
-    attributes = node.attributes
-    return LIFParams(
-        tau=attributes["tau"],
-        v_threshold=attributes["v_threshold"],
-        v_reset=attributes.get("v_reset"),
-        decay_input=bool(attributes["decay_input"]),
-    )
 
 
 def split_sizes(node: Node, graph: Graph, extent: int) -> list[int]:

@@ -80,13 +80,18 @@ def tap_order(view: View) -> tuple[int, ...]:
 
 
 def to_text(program: Program, plan: MemoryPlan) -> str:
-    """Writes the program in the format that ``svit.h`` describes."""
+    """Writes the program in the format that ``svit.h`` describes.
+
+    Kernels see flat tensors; the spikes of a tap are named a second time, with their shape in storage order.
+    """
     numbers = {buffer: index for index, buffer in enumerate(program.buffers())}
     lines = [
         f"svit-program {FORMAT_VERSION}",
         f"sizes weights {plan.weights_bytes} states {plan.states_bytes} workspace {plan.workspace_bytes}",
     ]
-    lines += [_tensor_line(number, buffer, plan.offsets[buffer]) for buffer, number in numbers.items()]
+    lines += [_tensor_line(number, buffer, plan, (buffer.elements,)) for buffer, number in numbers.items()]
+    shaped = {tap.layer: len(numbers) + index for index, tap in enumerate(program.taps)}
+    lines += [_tensor_line(shaped[tap.layer], tap.view.buffer, plan, tap.view.buffer.shape) for tap in program.taps]
     lines += [f"state {numbers[buffer]} {value!r}" for buffer, value in program.states.items()]
     lines += [f"input {numbers[program.input]}", f"output {numbers[program.output]}"]
     lines += [
@@ -95,14 +100,14 @@ def to_text(program: Program, plan: MemoryPlan) -> str:
     ]
     for tap in program.taps:
         order = tap_order(tap.view)
-        lines.append(f"tap {tap.layer} {numbers[tap.view.buffer]} {tap.call}")
+        lines.append(f"tap {tap.layer} {shaped[tap.layer]} {tap.call}")
         lines.append(f"taporder {tap.layer} {len(order)} {_join(order)}")
     return "\n".join([*lines, "end"]) + "\n"
 
 
-def _tensor_line(number: int, buffer: Buffer, offset: int) -> str:
+def _tensor_line(number: int, buffer: Buffer, plan: MemoryPlan, shape: tuple[int, ...]) -> str:
     name = "".join(letter if letter.isprintable() and letter != " " else "_" for letter in buffer.name)
-    return f"tensor {number} {name} {buffer.dtype} {buffer.space} {offset} {len(buffer.shape)} {_join(buffer.shape)}"
+    return f"tensor {number} {name} {buffer.dtype} {buffer.space} {plan.offsets[buffer]} {len(shape)} {_join(shape)}"
 
 
 def _join(numbers: Any) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from math import prod
 
 from svitkit.lif import LIFParams
-from svitkit.runtime.import_onnx import Node, lif_params
+from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.neurons import NeuronSpec, build_neurons
 from svitkit.runtime.lowering.arithmetic import Scaled
 from svitkit.runtime.lowering.products import Fused, Linear, emit_linear
@@ -17,7 +17,7 @@ from svitkit.runtime.view import STORAGE_ORDER, Atom, Axis, Buffer, View, align,
 
 def lower_lif(state: Lowering, node: Node) -> None:
     """LIF: one kernel with the layer before it, or with a power-of-two scale before it, or alone."""
-    params = lif_params(node)
+    params: LIFParams = node.attributes["params"]
     source = state.values[node.inputs[0]]
     waiting = state.waiting.get(source.buffer)
     if waiting is not None and state.consumers[waiting.output] > 1:

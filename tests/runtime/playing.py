@@ -1,0 +1,82 @@
+"""Plays a program inside this process: the same kernels as a bundle's, called one by one on numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+
+from svitkit.manifest import ModelMetadata, Normalization, TensorSpec
+from svitkit.runtime.import_onnx import Graph, Node
+from svitkit.runtime.lowering.rules import lower
+from svitkit.runtime.program import Program, tap_order
+
+Array = NDArray[Any]
+
+
+def graph(
+    nodes: Sequence[Node],
+    *,
+    input_shape: tuple[int, ...],
+    output_shape: tuple[int, ...],
+    constants: Mapping[str, Array],
+    states: Mapping[str, tuple[int, ...]] | None = None,
+) -> Graph:
+    """A network by hand; its input is ``input`` and its output ``logits``."""
+    metadata = ModelMetadata(
+        family="test",
+        mode="step" if states else "sequence",
+        timesteps=4,
+        static_input=False,
+        input=TensorSpec(name="input", shape=input_shape),
+        output=TensorSpec(name="logits", shape=output_shape),
+        lif_layers=(),
+        normalization=Normalization(mean=(0.0,), std=(1.0,)),
+        class_names=(),
+        parameter_bytes=0,
+        original_parameter_bytes=0,
+        checkpoint_sha256="",
+        plan_sha256=None,
+        producer="test",
+    )
+    return Graph(tuple(nodes), {"input": input_shape, **(states or {})}, {"logits": output_shape}, constants, metadata)
+
+
+def node(op: str, inputs: str, output: str, **attributes: Any) -> Node:
+    """A node; ``inputs`` are separated by blanks. Its name is that of its output."""
+    return Node(op, output, tuple(inputs.split()), tuple(output.split()), attributes)
+
+
+class Player:
+    """A compiled program with its memory."""
+
+    def __init__(self, network: Graph, *, lanes: int = 8) -> None:
+        self.program: Program = lower(network, lanes=lanes)
+        functions = {name: f.with_attr("global_symbol", name) for name, f in self.program.functions.items()}
+        self.library = tvm.compile(tvm.IRModule(functions), target="llvm").jit()
+        self.memory = {
+            buffer: tvm.runtime.tensor(np.zeros(buffer.elements, buffer.dtype)) for buffer in self.program.buffers()
+        }
+        for buffer, content in self.program.weights.items():
+            self.memory[buffer].copyfrom(np.frombuffer(content, np.float32))
+        for buffer, initial in self.program.states.items():
+            self.memory[buffer].copyfrom(np.full(buffer.elements, initial, np.float32))
+
+    def run(self, x: Array) -> Array:
+        """Plays every call and returns the output, flat."""
+        self.memory[self.program.input].copyfrom(np.ascontiguousarray(x, np.float32).ravel())
+        self.spikes: dict[str, Array] = {}
+        for index, call in enumerate(self.program.calls):
+            self.library[call.symbol](*[self.memory[buffer] for buffer in call.buffers])
+            for tap in self.program.taps:
+                if tap.call == index:
+                    stored = self.memory[tap.view.buffer].numpy().reshape(tap.view.buffer.shape)
+                    self.spikes[tap.layer] = stored.transpose(tap_order(tap.view))
+        return np.asarray(self.memory[self.program.output].numpy()).copy()
+
+    def kernels(self) -> list[str]:
+        """Names of the kernels called, without their numbers."""
+        return [call.symbol.rsplit("_", 1)[0] for call in self.program.calls]
