@@ -1,0 +1,101 @@
+#include "process.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <memory>
+#include <string_view>
+
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
+
+namespace svit {
+namespace {
+
+// Calls `visit(line)` for every line of a text file; false if it cannot be opened. Allocates nothing that lasts.
+template <typename Visit>
+bool for_each_line(const char* path, Visit visit) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path, "re"), [](std::FILE* f) {
+    return f ? std::fclose(f) : 0;
+  });
+  if (!file) return false;
+  char* line = nullptr;
+  std::size_t room = 0;
+  while (getline(&line, &room, file.get()) > 0) visit(static_cast<const char*>(line));
+  std::free(line);
+  return true;
+}
+
+// Adds the kilobytes of a line "Key:   12 kB" to `bytes` if the key is `key`.
+void add_kilobytes(const char* line, const char* key, std::optional<std::uint64_t>& bytes) {
+  const std::size_t length = std::strlen(key);
+  if (std::strncmp(line, key, length) != 0 || line[length] != ':') return;
+  bytes = bytes.value_or(0) + std::strtoull(line + length + 1, nullptr, 10) * 1024;
+}
+
+#if defined(__aarch64__)
+// In the order of the bits; from Linux, arch/arm64/kernel/cpuinfo.c, hwcap_str.
+constexpr const char* kHwcap[] = {
+    "fp",       "asimd",   "evtstrm", "aes",     "pmull",   "sha1",     "sha2",  "crc32",   "atomics", "fphp", "asimdhp",
+    "cpuid",    "asimdrdm", "jscvt",  "fcma",    "lrcpc",   "dcpop",    "sha3",  "sm3",     "sm4",     "asimddp",
+    "sha512",   "sve",     "asimdfhm", "dit",    "uscat",   "ilrcpc",   "flagm", "ssbs",    "sb",      "paca", "pacg"};
+constexpr const char* kHwcap2[] = {
+    "dcpodp",   "sve2",    "sveaes",  "svepmull", "svebitperm", "svesha3", "svesm4", "flagm2", "frint", "svei8mm",
+    "svef32mm", "svef64mm", "svebf16", "i8mm",   "bf16",    "dgh",      "rng",   "bti",     "mte",     "ecv",  "afp",
+    "rpres"};
+
+template <std::size_t N>
+void add_names(unsigned long bits, const char* const (&names)[N], std::vector<std::string>& features) {
+  for (std::size_t bit = 0; bit < N; ++bit) {
+    if ((bits >> bit) & 1) features.emplace_back(names[bit]);
+  }
+}
+#endif
+
+}  // namespace
+
+ProcessMemory read_process_memory() {
+  ProcessMemory memory;
+  for_each_line("/proc/self/status", [&](const char* line) { add_kilobytes(line, "VmHWM", memory.vm_hwm); });
+  const auto add = [&](const char* line) {
+    add_kilobytes(line, "Pss", memory.pss);
+    add_kilobytes(line, "Private_Clean", memory.private_bytes);
+    add_kilobytes(line, "Private_Dirty", memory.private_bytes);
+  };
+  // Linux before 4.14 (JetPack 4 has 4.9) has the same lines per mapping only.
+  if (!for_each_line("/proc/self/smaps_rollup", add)) for_each_line("/proc/self/smaps", add);
+  return memory;
+}
+
+std::vector<std::string> read_cpu_features() {
+  std::vector<std::string> features;
+#if defined(__aarch64__)
+  // Not from /proc/cpuinfo: user-mode emulators show the host's there.
+  add_names(getauxval(AT_HWCAP), kHwcap, features);
+  add_names(getauxval(AT_HWCAP2), kHwcap2, features);
+#else
+  for_each_line("/proc/cpuinfo", [&](const char* line) {
+    if (!features.empty() || std::strncmp(line, "flags", 5) != 0) return;
+    std::string_view rest = std::strchr(line, ':') ? std::strchr(line, ':') + 1 : "";
+    while (true) {
+      const std::size_t start = rest.find_first_not_of(" \t\n");
+      if (start == std::string_view::npos) return;
+      const std::size_t stop = std::min(rest.find_first_of(" \t\n", start), rest.size());
+      features.emplace_back(rest.substr(start, stop - start));
+      rest.remove_prefix(stop);
+    }
+  });
+#endif
+  return features;
+}
+
+std::uint64_t now_ns() {
+  timespec time{};
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<std::uint64_t>(time.tv_sec) * 1000000000u + static_cast<std::uint64_t>(time.tv_nsec);
+}
+
+}  // namespace svit

@@ -1,0 +1,277 @@
+#include "program.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+namespace svit {
+namespace {
+
+constexpr std::size_t kMaxDims = 8;
+constexpr std::size_t kMaxTensors = 1000000;
+constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 47;  // more than any user address space holds
+
+constexpr DType kDTypes[] = {
+    {"float32", {kDLFloat, 32, 1}, 4, -3.4028234663852886e38, 3.4028234663852886e38},
+    {"uint8", {kDLUInt, 8, 1}, 1, 0, 255},
+    {"int8", {kDLInt, 8, 1}, 1, -128, 127},
+    {"int16", {kDLInt, 16, 1}, 2, -32768, 32767},
+    {"uint16", {kDLUInt, 16, 1}, 2, 0, 65535},
+    {"int32", {kDLInt, 32, 1}, 4, -2147483648.0, 2147483647.0},
+    {"bool", {kDLBool, 8, 1}, 1, 0, 1},
+};
+constexpr std::string_view kSpaceNames[] = {"weights", "states", "workspace"};
+
+using Words = std::vector<std::string_view>;
+
+std::string quoted(std::string_view word) { return "'" + std::string(word.substr(0, 80)) + "'"; }
+
+class Parser {
+ public:
+  Program parse(std::string_view text) {
+    for (; !text.empty() && !ended_; ++line_) {
+      const std::size_t stop = text.find('\n');
+      statement(split(text.substr(0, stop)));
+      text.remove_prefix(stop == std::string_view::npos ? text.size() : stop + 1);
+    }
+    if (!ended_) fail("the file stops without 'end': it was cut off");
+    if (!text.empty()) fail("something follows 'end'");
+    return std::move(program_);
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error("program.txt line " + std::to_string(line_) + ": " + what);
+  }
+
+  Words split(std::string_view line) const {
+    Words words;
+    while (true) {
+      const std::size_t stop = line.find(' ');
+      const std::string_view word = line.substr(0, stop);
+      if (word.empty()) fail("empty line, or a blank too many");
+      const auto control = [](char c) { return static_cast<unsigned char>(c) < 0x21 || c == 0x7f; };
+      if (std::any_of(word.begin(), word.end(), control)) fail("control character in the text");
+      words.push_back(word);
+      if (stop == std::string_view::npos) return words;
+      line.remove_prefix(stop + 1);
+    }
+  }
+
+  void statement(const Words& words) {
+    const std::string_view kind = words[0];
+    if (line_ == 1) return header(words);
+    if (line_ == 2) return sizes(words);
+    if (kind == "tensor") return tensor(words);
+    if (kind == "state") return state(words);
+    if (kind == "input") return endpoint(words, input_);
+    if (kind == "output") return endpoint(words, output_);
+    if (kind == "call") return call(words);
+    if (kind == "tap") return tap(words);
+    if (kind == "taporder") return taporder(words);
+    if (kind == "end") return end(words);
+    fail("unknown statement " + quoted(kind));
+  }
+
+  void expect_words(const Words& words, std::size_t count) const {
+    if (words.size() != count) {
+      fail(quoted(words[0]) + " wants " + std::to_string(count - 1) + " values, got " +
+           std::to_string(words.size() - 1));
+    }
+  }
+
+  void expect_at_least(const Words& words, std::size_t count) const {
+    if (words.size() < count) fail(quoted(words[0]) + " is cut off");
+  }
+
+  void expect_word(std::string_view got, std::string_view wanted) const {
+    if (got != wanted) fail("expected " + quoted(wanted) + ", got " + quoted(got));
+  }
+
+  std::uint64_t number(std::string_view word, std::uint64_t limit, const char* what) const {
+    std::uint64_t value = 0;
+    const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+    if (error == std::errc::invalid_argument || stop != word.data() + word.size()) {
+      fail(std::string(what) + " is no number: " + quoted(word));
+    }
+    if (error != std::errc() || value > limit) {
+      fail(std::string(what) + " is " + quoted(word) + ", the largest allowed is " + std::to_string(limit));
+    }
+    return value;
+  }
+
+  std::size_t tensor_id(std::string_view word) const {
+    if (program_.tensors.empty()) fail("no tensor is declared above");
+    return static_cast<std::size_t>(number(word, program_.tensors.size() - 1, "tensor id"));
+  }
+
+  void header(const Words& words) const {
+    if (words[0] != "svit-program" || words.size() != 2) fail("this is no svit program");
+    if (words[1] != "1") fail("program format " + quoted(words[1]) + ", this libsvit reads format 1");
+  }
+
+  void sizes(const Words& words) {
+    expect_words(words, 7);
+    expect_word(words[0], "sizes");
+    for (std::size_t space = 0; space < kSpaces; ++space) {
+      expect_word(words[1 + 2 * space], kSpaceNames[space]);
+      program_.sizes[space] = number(words[2 + 2 * space], kMaxBytes, "size in bytes");
+    }
+  }
+
+  Space space(std::string_view word) const {
+    const auto* found = std::find(std::begin(kSpaceNames), std::end(kSpaceNames), word);
+    if (found == std::end(kSpaceNames)) fail("unknown space " + quoted(word) + ": weights, states or workspace");
+    return static_cast<Space>(found - std::begin(kSpaceNames));
+  }
+
+  const DType* dtype(std::string_view word) const {
+    const auto* found = std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const DType& d) { return d.name == word; });
+    if (found == std::end(kDTypes)) fail("unknown dtype " + quoted(word));
+    return found;
+  }
+
+  // tensor <id> <name> <dtype> <space> <offset> <ndim> <dim...>
+  void tensor(const Words& words) {
+    expect_at_least(words, 7);
+    const std::size_t next = program_.tensors.size();
+    if (number(words[1], kMaxTensors, "tensor id") != next) {
+      fail("tensor ids count up from 0: expected " + std::to_string(next) + ", got " + quoted(words[1]));
+    }
+    Tensor tensor{std::string(words[2]), dtype(words[3]), space(words[4]), 0, 0, {}};
+    tensor.offset = number(words[5], kMaxBytes, "offset");
+    if (tensor.offset % kAlignment != 0) fail("offset " + quoted(words[5]) + " is no multiple of 64");
+    const std::uint64_t ndim = number(words[6], kMaxDims, "number of axes");
+    expect_words(words, 7 + static_cast<std::size_t>(ndim));
+    tensor.bytes = tensor.dtype->bytes;
+    for (std::size_t axis = 7; axis < words.size(); ++axis) {
+      const std::uint64_t extent = number(words[axis], kMaxBytes, "extent");
+      if (extent == 0) fail("a tensor without elements");
+      if (tensor.bytes > kMaxBytes / extent) fail("the tensor is too large");
+      tensor.bytes *= extent;
+      tensor.shape.push_back(static_cast<std::int64_t>(extent));
+    }
+    const std::uint64_t room = program_.sizes[static_cast<std::size_t>(tensor.space)];
+    if (tensor.offset > room || tensor.bytes > room - tensor.offset) {
+      fail("the tensor ends at byte " + std::to_string(tensor.offset + tensor.bytes) + " of " + quoted(words[4]) +
+           ", which has " + std::to_string(room));
+    }
+    program_.tensors.push_back(std::move(tensor));
+  }
+
+  // state <tensor id> <initial value>
+  void state(const Words& words) {
+    expect_words(words, 3);
+    const std::size_t id = tensor_id(words[1]);
+    const Tensor& tensor = program_.tensors[id];
+    if (tensor.space != Space::states) fail("tensor " + quoted(tensor.name) + " does not lie in 'states'");
+    const auto same = [&](const State& state) { return state.tensor == id; };
+    if (std::any_of(program_.states.begin(), program_.states.end(), same)) fail("a second initial value for this tensor");
+    double initial = 0;
+    const char* last = words[2].data() + words[2].size();
+    const auto [stop, error] = std::from_chars(words[2].data(), last, initial);
+    if (error != std::errc() || stop != last || !std::isfinite(initial)) {
+      fail("the initial value is no finite number: " + quoted(words[2]));
+    }
+    const bool is_whole = std::trunc(initial) == initial;
+    const bool fits = initial >= tensor.dtype->lowest && initial <= tensor.dtype->highest;
+    if (!fits || (tensor.dtype->type.code != kDLFloat && !is_whole)) {
+      fail("the initial value " + quoted(words[2]) + " is no " + tensor.dtype->name);
+    }
+    program_.states.push_back({id, initial});
+  }
+
+  // input <tensor id> | output <tensor id>
+  void endpoint(const Words& words, std::optional<std::size_t>& slot) const {
+    expect_words(words, 2);
+    if (slot) fail("a second " + std::string(words[0]));
+    slot = tensor_id(words[1]);
+    if (program_.tensors[*slot].space != Space::workspace) fail("the " + std::string(words[0]) + " must lie in 'workspace'");
+  }
+
+  // call <symbol> <layer> <n> <tensor id...>
+  void call(const Words& words) {
+    expect_at_least(words, 4);
+    const auto word_char = [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+    };
+    if (!std::all_of(words[1].begin(), words[1].end(), word_char)) fail("not a symbol: " + quoted(words[1]));
+    const std::uint64_t count = number(words[3], kMaxTensors, "number of arguments");
+    if (count == 0) fail("a call without arguments");
+    expect_words(words, 4 + static_cast<std::size_t>(count));
+    Call call{std::string(words[1]), std::string(words[2]), {}, line_};
+    for (std::size_t i = 4; i < words.size(); ++i) call.arguments.push_back(tensor_id(words[i]));
+    program_.calls.push_back(std::move(call));
+  }
+
+  // tap <lif name> <tensor id> <call index>
+  void tap(const Words& words) {
+    expect_words(words, 4);
+    if (find_tap(words[1])) fail("a second tap " + quoted(words[1]));
+    const std::size_t id = tensor_id(words[2]);
+    const std::string_view type = program_.tensors[id].dtype->name;
+    if (type != "uint8" && type != "float32") fail("spikes are uint8 or float32, not " + quoted(type));
+    if (program_.calls.empty()) fail("a tap before the first call");
+    const std::uint64_t call = number(words[3], program_.calls.size() - 1, "call index");
+    program_.taps.push_back({std::string(words[1]), id, static_cast<std::size_t>(call), {}});
+  }
+
+  // taporder <lif name> <ndim> <permutation...>
+  void taporder(const Words& words) {
+    expect_at_least(words, 3);
+    Tap* tap = find_tap(words[1]);
+    if (!tap) fail("no tap " + quoted(words[1]) + " is declared above");
+    if (!tap->order.empty()) fail("a second order for this tap");
+    const std::size_t ndim = program_.tensors[tap->tensor].shape.size();
+    if (number(words[2], kMaxDims, "number of axes") != ndim) {
+      fail("the tap's tensor has " + std::to_string(ndim) + " axes, not " + quoted(words[2]));
+    }
+    expect_words(words, 3 + ndim);
+    for (std::size_t i = 3; i < words.size(); ++i) {
+      const auto axis = static_cast<std::int32_t>(number(words[i], ndim - 1, "axis"));
+      if (std::find(tap->order.begin(), tap->order.end(), axis) != tap->order.end()) fail("an axis comes twice");
+      tap->order.push_back(axis);
+    }
+  }
+
+  Tap* find_tap(std::string_view name) {
+    for (Tap& tap : program_.taps) {
+      if (tap.name == name) return &tap;
+    }
+    return nullptr;
+  }
+
+  void end(const Words& words) {
+    expect_words(words, 1);
+    if (!input_) fail("no input is declared");
+    if (!output_) fail("no output is declared");
+    if (program_.calls.empty()) fail("no call is declared");
+    program_.input = *input_;
+    program_.output = *output_;
+    if (program_.tensors[*output_].dtype->type.code != kDLFloat) fail("the output must be float32");
+    for (const Tap& tap : program_.taps) {
+      if (tap.order.size() != program_.tensors[tap.tensor].shape.size()) fail("tap " + quoted(tap.name) + " has no order");
+    }
+    std::vector<bool> starts(program_.tensors.size(), false);
+    for (const State& state : program_.states) starts[state.tensor] = true;
+    for (std::size_t id = 0; id < starts.size(); ++id) {
+      const Tensor& tensor = program_.tensors[id];
+      if (tensor.space == Space::states && !starts[id]) fail("state " + quoted(tensor.name) + " has no initial value");
+    }
+    ended_ = true;
+  }
+
+  Program program_;
+  std::optional<std::size_t> input_;
+  std::optional<std::size_t> output_;
+  std::size_t line_ = 1;
+  bool ended_ = false;
+};
+
+}  // namespace
+
+Program parse_program(std::string_view text) { return Parser().parse(text); }
+
+}  // namespace svit

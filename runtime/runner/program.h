@@ -1,0 +1,79 @@
+// The static execution plan of a bundle: program.txt, parsed and checked.
+#ifndef SVIT_PROGRAM_H_
+#define SVIT_PROGRAM_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <dlpack/dlpack.h>
+
+namespace svit {
+
+// A bundle that cannot be loaded, or a kernel that failed; the text is for the user.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+enum class Space : std::uint8_t { weights, states, workspace };
+
+inline constexpr std::size_t kSpaces = 3;
+inline constexpr std::uint64_t kAlignment = 64;  // bytes; kernels are compiled for tensors aligned like this
+
+struct DType {
+  const char* name;
+  DLDataType type;
+  std::uint64_t bytes;  // per element
+  double lowest;        // range of the values that a state can start with
+  double highest;
+};
+
+struct Tensor {
+  std::string name;
+  const DType* dtype;
+  Space space;
+  std::uint64_t offset;  // bytes from the start of the space, a multiple of kAlignment
+  std::uint64_t bytes;
+  std::vector<std::int64_t> shape;
+};
+
+struct State {
+  std::size_t tensor;
+  double initial;
+};
+
+struct Call {
+  std::string symbol;
+  std::string layer;
+  std::vector<std::size_t> arguments;  // tensor ids
+  std::size_t line;
+};
+
+struct Tap {
+  std::string name;
+  std::size_t tensor;
+  std::size_t call;  // the spikes are there after this call
+  std::vector<std::int32_t> order;
+};
+
+struct Program {
+  std::uint64_t sizes[kSpaces] = {0, 0, 0};  // bytes, by Space
+  std::vector<Tensor> tensors;
+  std::vector<State> states;
+  std::size_t input = 0;
+  std::size_t output = 0;
+  std::vector<Call> calls;
+  std::vector<Tap> taps;
+};
+
+// Parses program.txt. Everything that a run relies on is checked here: ids, bounds, alignment, dtypes, completeness.
+// Throws Error with the line number of the first mistake.
+Program parse_program(std::string_view text);
+
+}  // namespace svit
+
+#endif  // SVIT_PROGRAM_H_

@@ -1,0 +1,143 @@
+#include "session.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+namespace svit {
+namespace {
+
+constexpr std::size_t kMaxProgramBytes = 16u << 20;
+
+std::string read_text(const std::string& path) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), [](std::FILE* f) {
+    return f ? std::fclose(f) : 0;
+  });
+  if (!file) throw Error("cannot open " + path + ": " + std::strerror(errno));
+  std::string text;
+  char block[4096];
+  while (const std::size_t got = std::fread(block, 1, sizeof block, file.get())) {
+    text.append(block, got);
+    if (text.size() > kMaxProgramBytes) throw Error(path + " is larger than 16 MiB: it is no svit program");
+  }
+  if (std::ferror(file.get())) throw Error("cannot read " + path + ": " + std::strerror(errno));
+  return text;
+}
+
+template <typename T>
+void fill(unsigned char* data, std::uint64_t bytes, double value) {
+  std::fill_n(reinterpret_cast<T*>(data), bytes / sizeof(T), static_cast<T>(value));
+}
+
+void fill(const DType& dtype, unsigned char* data, std::uint64_t bytes, double value) {
+  if (dtype.type.code == kDLFloat) return fill<float>(data, bytes, value);
+  // Every other dtype is an integer whose range the parser has checked: the two's complement bits are the value's.
+  const auto whole = static_cast<std::int64_t>(value);
+  if (dtype.bytes == 1) return fill<std::uint8_t>(data, bytes, static_cast<double>(whole & 0xff));
+  if (dtype.bytes == 2) return fill<std::uint16_t>(data, bytes, static_cast<double>(whole & 0xffff));
+  fill<std::int32_t>(data, bytes, value);
+}
+
+}  // namespace
+
+Library::Library(const std::string& path) : handle_(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
+  if (!handle_) throw Error(std::string("cannot load the kernels: ") + dlerror());
+}
+
+Library::~Library() { dlclose(handle_); }
+
+void* Library::symbol(const std::string& name) const { return dlsym(handle_, name.c_str()); }
+
+Session::Session(const std::string& bundle)
+    : program_(parse_program(read_text(bundle + "/program.txt"))),
+      library_(bundle + "/model.so"),
+      kernel_error_(reinterpret_cast<const char* (*)()>(library_.symbol("svit_kernel_error"))) {
+  if (!kernel_error_) throw Error("model.so has no symbol svit_kernel_error: it was not linked by svitkit");
+  spaces_[0] = Mapping::of_file(bundle + "/weights.bin", program_.sizes[0]);
+  spaces_[1] = Mapping::of_memory("states", program_.sizes[1]);
+  spaces_[2] = Mapping::of_memory("workspace", program_.sizes[2]);
+  prepare_tensors();
+  prepare_calls();
+  reset();
+}
+
+unsigned char* Session::address(std::size_t tensor) const {
+  const Tensor& t = program_.tensors[tensor];
+  return spaces_[static_cast<std::size_t>(t.space)].data() + t.offset;
+}
+
+void Session::prepare_tensors() {
+  tensors_.reserve(program_.tensors.size());
+  for (std::size_t id = 0; id < program_.tensors.size(); ++id) {
+    Tensor& tensor = program_.tensors[id];
+    DLTensor view{};
+    view.data = address(id);
+    view.device = {kDLCPU, 0};
+    view.ndim = static_cast<std::int32_t>(tensor.shape.size());
+    view.dtype = tensor.dtype->type;
+    view.shape = tensor.shape.data();
+    tensors_.push_back(view);
+  }
+}
+
+void Session::prepare_calls() {
+  calls_.reserve(program_.calls.size());
+  for (const Call& call : program_.calls) {
+    PreparedCall prepared{};
+    prepared.kernel = reinterpret_cast<TVMFFISafeCallType>(library_.symbol("__tvm_ffi_" + call.symbol));
+    if (!prepared.kernel) {
+      throw Error("program.txt line " + std::to_string(call.line) + ": model.so has no kernel '" + call.symbol + "'");
+    }
+    for (const std::size_t id : call.arguments) {
+      TVMFFIAny argument{};
+      argument.type_index = kTVMFFIDLTensorPtr;
+      argument.v_ptr = &tensors_[id];
+      prepared.arguments.push_back(argument);
+    }
+    calls_.push_back(std::move(prepared));
+  }
+}
+
+void Session::reset() {
+  for (const State& state : program_.states) {
+    const Tensor& tensor = program_.tensors[state.tensor];
+    fill(*tensor.dtype, address(state.tensor), tensor.bytes, state.initial);
+  }
+}
+
+void Session::step(const void* input, void* output) {
+  std::memcpy(address(program_.input), input, program_.tensors[program_.input].bytes);
+  for (std::size_t i = 0; i < calls_.size(); ++i) {
+    const PreparedCall& call = calls_[i];
+    TVMFFIAny result{};  // kTVMFFINone
+    const auto count = static_cast<std::int32_t>(call.arguments.size());
+    if (call.kernel(nullptr, call.arguments.data(), count, &result) != 0) fail(i);
+    if (callback_) show_taps(i);
+  }
+  std::memcpy(output, address(program_.output), program_.tensors[program_.output].bytes);
+}
+
+void Session::set_tap_callback(svit_tap_callback callback, void* user) {
+  callback_ = callback;
+  user_ = user;
+}
+
+void Session::show_taps(std::size_t call) const {
+  for (std::size_t i = 0; i < program_.taps.size(); ++i) {
+    const Tap& tap = program_.taps[i];
+    if (tap.call == call) callback_(user_, i, address(tap.tensor), program_.tensors[tap.tensor].bytes);
+  }
+}
+
+void Session::fail(std::size_t call) const {
+  const Call& failed = program_.calls[call];
+  const char* reason = kernel_error_();
+  throw Error("kernel '" + failed.symbol + "' of layer '" + failed.layer + "' failed: " +
+              (*reason ? reason : "it gave no reason"));
+}
+
+}  // namespace svit

@@ -1,0 +1,66 @@
+// A loaded bundle: memory, kernels and prepared calls.
+#ifndef SVIT_SESSION_H_
+#define SVIT_SESSION_H_
+
+#include <string>
+#include <vector>
+
+#include <tvm/ffi/c_api.h>
+
+#include "mapping.h"
+#include "program.h"
+#include "svit.h"
+
+namespace svit {
+
+// A shared library, closed when the owner goes.
+class Library {
+ public:
+  explicit Library(const std::string& path);  // throws Error
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
+  ~Library();
+
+  void* symbol(const std::string& name) const;  // NULL if there is none
+
+ private:
+  void* handle_;
+};
+
+class Session {
+ public:
+  explicit Session(const std::string& bundle);  // throws Error
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  const Program& program() const { return program_; }
+  void reset();
+  // Copies the input tensor in, makes every call, copies the output tensor out. Throws Error if a kernel fails.
+  void step(const void* input, void* output);
+  void set_tap_callback(svit_tap_callback callback, void* user);
+
+ private:
+  struct PreparedCall {
+    TVMFFISafeCallType kernel;
+    std::vector<TVMFFIAny> arguments;
+  };
+
+  unsigned char* address(std::size_t tensor) const;
+  void prepare_tensors();
+  void prepare_calls();
+  void show_taps(std::size_t call) const;
+  [[noreturn]] void fail(std::size_t call) const;
+
+  Program program_;
+  Library library_;
+  const char* (*kernel_error_)();
+  Mapping spaces_[kSpaces];
+  std::vector<DLTensor> tensors_;
+  std::vector<PreparedCall> calls_;
+  svit_tap_callback callback_ = nullptr;
+  void* user_ = nullptr;
+};
+
+}  // namespace svit
+
+#endif  // SVIT_SESSION_H_

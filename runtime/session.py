@@ -1,0 +1,288 @@
+"""Runs a bundle inside this Python process, through the bundle's own libsvit.
+
+with Session(Path("bundle")) as session:
+    logits = session.run(image)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svitkit.errors import ConfigError, SvitError, VerificationError
+from svitkit.files import sha256
+from svitkit.manifest import Manifest, read_manifest
+
+Float32Array = NDArray[np.float32]
+Spikes = dict[str, NDArray[np.uint8]]
+
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_ERROR_BYTES = 1024
+
+
+class _Tensor(ctypes.Structure):
+    """``svit_tensor`` of svit.h."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("dtype", ctypes.c_char_p),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("ndim", ctypes.c_size_t),
+        ("bytes", ctypes.c_size_t),
+    )
+
+
+class _Tap(ctypes.Structure):
+    """``svit_tap`` of svit.h."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("tensor", _Tensor), ("order", ctypes.POINTER(ctypes.c_int32)))
+
+
+_TapCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t)
+
+_POINTER, _SIZE, _STATUS = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+_PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "svit_load": (_STATUS, (ctypes.c_char_p, ctypes.POINTER(_POINTER), ctypes.c_char_p, _SIZE)),
+    "svit_free": (None, (_POINTER,)),
+    "svit_input": (_Tensor, (_POINTER,)),
+    "svit_output": (_Tensor, (_POINTER,)),
+    "svit_reset": (_STATUS, (_POINTER,)),
+    "svit_step": (_STATUS, (_POINTER, _POINTER, _SIZE, _POINTER, _SIZE)),
+    "svit_tap_count": (_SIZE, (_POINTER,)),
+    "svit_tap_at": (_STATUS, (_POINTER, _SIZE, ctypes.POINTER(_Tap))),
+    "svit_set_tap_callback": (_STATUS, (_POINTER, _TapCallback, ctypes.c_void_p)),
+    "svit_last_error": (ctypes.c_char_p, (_POINTER,)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Watched:
+    """One layer whose spikes libsvit shows: its tensor's shape and dtype, and the axes' order in the exported graph."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: tuple[int, ...]
+
+
+def verify_files(bundle: Path, manifest: Manifest) -> None:
+    """Compares every file of a bundle with its manifest.
+
+    Raises:
+        VerificationError: a file is missing or differs from its size or checksum; the text names it.
+    """
+    for name, entry in manifest.files.items():
+        path = bundle / name
+        if not path.is_file():
+            raise VerificationError(f"{bundle} lacks {name}, which its manifest lists. Build the bundle again.")
+        if path.stat().st_size != entry.size or sha256(path) != entry.sha256:
+            raise VerificationError(
+                f"{path} is not the file of the manifest: it was changed or cut. Build the bundle again."
+            )
+
+
+class Session:
+    """A loaded bundle with its neuron states. For one thread at a time.
+
+    Args:
+        bundle: the bundle directory, built for this machine's architecture.
+
+    Raises:
+        ConfigError: no bundle, built for another architecture, or libsvit cannot load it.
+        VerificationError: a file differs from the manifest. Nothing was loaded then.
+    """
+
+    def __init__(self, bundle: Path) -> None:
+        self._handle: int | None = None
+        self.manifest = read_manifest(bundle)
+        _check_machine(bundle, self.manifest)
+        verify_files(bundle, self.manifest)
+        self._library = _load_library(bundle / "libsvit.so")
+        self._handle = self._load(bundle)
+        model = self.manifest.model
+        self._check_tensor("input", model.input.shape, model.input.dtype)
+        self._check_tensor("output", model.output.shape, model.output.dtype)
+        self._taps = tuple(self._tap(index) for index in range(self._library.svit_tap_count(self._handle)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the bundle's memory; the session cannot be used any more. May be called again."""
+        handle, self._handle = getattr(self, "_handle", None), None
+        if handle is not None:
+            self._library.svit_free(handle)
+
+    def reset(self) -> None:
+        """Sets every neuron state to its initial value."""
+        self._check_status(self._library.svit_reset(self._open_handle()))
+
+    def run(self, x: NDArray[Any]) -> Float32Array:
+        """Resets the states and runs one whole inference.
+
+        Args:
+            x: float32, normalized. Sequence mode: the graph's input. Step mode: (T, 1, C, H, W) with T the model's time
+                steps, or, for a static input, one step's input (1, 1, C, H, W), which is shown T times.
+
+        Returns:
+            (1, classes) float32 logits; in step mode their mean over the T steps.
+
+        Raises:
+            ConfigError: wrong shape or dtype.
+            SvitError: a kernel reported an error.
+        """
+        steps = self._steps(x)
+        self.reset()
+        total = self._advance(steps[0])
+        for step in steps[1:]:
+            total += self._advance(step)
+        return total / np.float32(len(steps)) if self.manifest.model.mode == "step" else total
+
+    def step(self, x: NDArray[Any]) -> Float32Array:
+        """Advances a step-mode network by one time step; the states stay.
+
+        Args:
+            x: the graph's input, (1, 1, C, H, W) float32, normalized.
+
+        Returns:
+            (1, classes) float32, the logits of this step.
+
+        Raises:
+            ConfigError: wrong shape or dtype, or the bundle was exported in sequence mode.
+            SvitError: a kernel reported an error.
+        """
+        model = self.manifest.model
+        if model.mode != "step":
+            raise ConfigError("this bundle runs whole sequences: use run(), or export with --mode step.")
+        return self._advance(_checked(x, model.input.shape, model.input.dtype))
+
+    def run_with_spikes(self, x: NDArray[Any]) -> tuple[Float32Array, Spikes]:
+        """Runs one whole inference like :meth:`run` and records every layer's spikes.
+
+        Returns:
+            logits: (1, classes) float32.
+            spikes: by layer name, (T, ...) uint8 of 0 and 1, in the exported graph's axis order without batch axis.
+        """
+        parts: dict[str, list[NDArray[np.uint8]]] = {tap.name: [] for tap in self._taps}
+
+        def receive(index: int, data: bytes) -> None:
+            tap = self._taps[index]
+            spikes = np.frombuffer(data, tap.dtype).reshape(tap.shape) != 0
+            parts[tap.name].append(spikes.astype(np.uint8).transpose(tap.order))
+
+        with self._watching(receive):
+            logits = self.run(x)
+        return logits, {name: np.concatenate(steps) for name, steps in parts.items()}
+
+    @contextmanager
+    def _watching(self, receive: Callable[[int, bytes], None]) -> Iterator[None]:
+        handle = self._open_handle()
+
+        def call(_user: int | None, index: int, data: int, size: int) -> None:
+            receive(index, ctypes.string_at(data, size))
+
+        callback = _TapCallback(call)
+        self._check_status(self._library.svit_set_tap_callback(handle, callback, None))
+        try:
+            yield
+        finally:
+            self._library.svit_set_tap_callback(handle, _TapCallback(), None)
+
+    def _steps(self, x: NDArray[Any]) -> list[Float32Array]:
+        model = self.manifest.model
+        shape, dtype = model.input.shape, model.input.dtype
+        if model.mode == "sequence":
+            return [_checked(x, shape, dtype)]
+        frames = (model.timesteps, *shape[1:])
+        if model.static_input and x.shape == shape:
+            return [_checked(x, shape, dtype)] * model.timesteps
+        return list(_checked(x, frames, dtype).reshape(model.timesteps, *shape))
+
+    def _advance(self, x: Float32Array) -> Float32Array:
+        output = np.empty(self.manifest.model.output.shape, np.float32)
+        handle = self._open_handle()
+        status = self._library.svit_step(handle, x.ctypes.data, x.nbytes, output.ctypes.data, output.nbytes)
+        self._check_status(status)
+        return output
+
+    def _load(self, bundle: Path) -> int:
+        handle = ctypes.c_void_p()
+        error = ctypes.create_string_buffer(_ERROR_BYTES)
+        status = self._library.svit_load(str(bundle).encode(), ctypes.byref(handle), error, _ERROR_BYTES)
+        if status != 0 or handle.value is None:
+            raise ConfigError(f"{bundle} cannot be loaded: {error.value.decode(errors='replace')}. Build it again.")
+        return handle.value
+
+    def _check_tensor(self, which: str, shape: tuple[int, ...], dtype: str) -> None:
+        tensor: _Tensor = getattr(self._library, f"svit_{which}")(self._open_handle())
+        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        if tensor.dtype.decode() != dtype or tensor.bytes != size:
+            raise VerificationError(
+                f"the program's {which} is {tensor.dtype.decode()} of {tensor.bytes} bytes, the manifest says {dtype} "
+                f"{shape}. Build the bundle again."
+            )
+
+    def _tap(self, index: int) -> _Watched:
+        tap = _Tap()
+        self._check_status(self._library.svit_tap_at(self._open_handle(), index, ctypes.byref(tap)))
+        axes = range(tap.tensor.ndim)
+        return _Watched(
+            name=tap.name.decode(),
+            shape=tuple(tap.tensor.shape[axis] for axis in axes),
+            dtype=np.dtype(tap.tensor.dtype.decode()),
+            order=tuple(tap.order[axis] for axis in axes),
+        )
+
+    def _open_handle(self) -> int:
+        if self._handle is None:
+            raise ConfigError("this session is closed: open a new one.")
+        return self._handle
+
+    def _check_status(self, status: int) -> None:
+        if status != 0:
+            reason: bytes = self._library.svit_last_error(self._open_handle())
+            raise SvitError(f"the bundle failed to run: {reason.decode(errors='replace')}.")
+
+
+def _check_machine(bundle: Path, manifest: Manifest) -> None:
+    machine = platform.machine().lower()
+    machine = _MACHINES.get(machine, machine)
+    built_for = manifest.triple.split("-")[0]
+    if built_for != machine:
+        raise ConfigError(
+            f"{bundle} is built for {built_for}, this machine is {machine}: run it through board {manifest.board}."
+        )
+
+
+def _load_library(path: Path) -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path.resolve()))
+        for name, (result, arguments) in _PROTOTYPES.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        raise ConfigError(f"{path} cannot be loaded: {error}. Build the bundle again.") from None
+    return library
+
+
+def _checked(x: NDArray[Any], shape: tuple[int, ...], dtype: str) -> Float32Array:
+    if x.shape != shape or x.dtype != np.dtype(dtype):
+        raise ConfigError(f"the input is {x.dtype} {x.shape}, wanted {dtype} {shape}.")
+    return np.ascontiguousarray(x)

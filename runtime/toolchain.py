@@ -1,0 +1,245 @@
+"""The cross compiler: builds libsvit and svit-run for a board and links the machine code that TVM makes.
+
+Everything is compiled by the zig of the PyPI package ``ziglang`` against glibc 2.27, so that it starts on every board
+since JetPack 4 (Ubuntu 18.04). A cold compiler takes about a minute for a triple, then it is cached.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerNeedSection
+
+from svitkit.errors import ConfigError, UnsupportedError, VerificationError, unknown_name
+from svitkit.files import staged_directory
+
+GLIBC_FLOOR = "2.27"
+TRIPLES = ("aarch64-linux-gnu", "x86_64-linux-gnu")
+BUILD_PACKAGES = ("ziglang", "cmake", "ninja", "apache-tvm-ffi")
+
+_ROOT = Path(__file__).resolve().parents[1]
+_RUNNER = _ROOT / "runtime" / "runner"
+_CMAKE = _ROOT / "cmake"
+_SOURCE_SUFFIXES = frozenset({".cc", ".h", ".c", ".map", ".txt", ".cmake"})
+_ERROR_LINES = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerFiles:
+    """The installed runner of one triple.
+
+    Attributes:
+        prefix: the installed tree; ``find_package(svit CONFIG)`` finds it as ``svit_ROOT`` or in ``CMAKE_PREFIX_PATH``.
+        svit_run: the program that runs on the board.
+        libsvit: the shared library behind ``svit.h``.
+    """
+
+    prefix: Path
+    svit_run: Path
+    libsvit: Path
+
+
+def build_runner(triple: str) -> RunnerFiles:
+    """Builds libsvit and svit-run, or takes them from the cache.
+
+    The cache lies in ``$XDG_CACHE_HOME/svitkit/runner``, keyed by the sources and the versions of the build packages.
+
+    Args:
+        triple: one of ``TRIPLES``.
+
+    Raises:
+        ConfigError: the triple is unknown, a build package is missing, or the build fails; then with its last lines.
+        VerificationError: a binary needs a newer glibc than ``GLIBC_FLOOR``.
+    """
+    _check_triple(triple)
+    prefix = _cache_directory() / _build_key() / triple
+    files = RunnerFiles(prefix=prefix, svit_run=prefix / "bin" / "svit-run", libsvit=prefix / "lib" / "libsvit.so")
+    if prefix.is_dir():
+        return files
+    with _locked(prefix.with_name(f".{triple}.lock")):
+        if not prefix.is_dir():
+            _build(triple, prefix)
+    return files
+
+
+def link_shared(objects: Sequence[str | Path], output: str | Path, triple: str) -> None:
+    """Links machine code into the ``model.so`` that libsvit loads.
+
+    The library needs nothing but the board's libc and libm: the one function of TVM's runtime that kernels call, which
+    raises an error, is linked in.
+
+    Args:
+        objects: object files for ``triple``.
+        output: path of the shared library.
+        triple: one of ``TRIPLES``.
+
+    Raises:
+        ConfigError: the triple is unknown or an object cannot be linked.
+        UnsupportedError: the code calls a function that no board has, such as a function of TVM's runtime.
+        VerificationError: the library needs a newer glibc than ``GLIBC_FLOOR``.
+    """
+    _check_triple(triple)
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{triple}.{GLIBC_FLOOR}"]
+    command += ["-O2", "-shared", "-fPIC", "-s", "-Wl,-z,defs", "-o", str(output)]
+    command += [str(_RUNNER / "kernel_error.c"), *(str(item) for item in objects), "-lm"]
+    result = _run(command)
+    missing = sorted(set(re.findall(r"undefined symbol: (\S+)", result.stderr)))
+    if missing:
+        raise UnsupportedError(
+            f"the compiled network calls {', '.join(missing)}, which no board has. "
+            f"Kernels may use libc and libm only: choose kernels without TVM runtime calls or threads."
+        )
+    _check_success(result, f"linking {output} for {triple}")
+    check_glibc([Path(output)])
+
+
+def shared_linker(triple: str) -> Callable[[str, Sequence[str]], None]:
+    """Returns :func:`link_shared` in the form that TVM's ``export_library(path, fcompile=...)`` calls."""
+    _check_triple(triple)
+
+    def fcompile(output: str, objects: Sequence[str]) -> None:
+        link_shared(objects, output, triple)
+
+    return fcompile
+
+
+def glibc_floor(path: Path) -> str:
+    """Returns the oldest glibc version that has every symbol an ELF file needs.
+
+    Returns:
+        For example ``2.17``; ``2.0`` if the file needs no symbol of glibc.
+
+    Raises:
+        ConfigError: the file is missing or no ELF file.
+        VerificationError: the file needs a private or ABI-marked glibc, for which no version can be told.
+    """
+    versions: list[tuple[int, ...]] = [(2, 0)]
+    for name in _needed_versions(path):
+        numbers = name.removeprefix("GLIBC_").split(".")
+        if not all(number.isdigit() for number in numbers):
+            raise VerificationError(
+                f"{path} needs {name}, which is no released glibc version. Link it with {GLIBC_FLOOR}."
+            )
+        versions.append(tuple(int(number) for number in numbers))
+    return ".".join(str(number) for number in max(versions))
+
+
+def check_glibc(paths: Iterable[Path], floor: str = GLIBC_FLOOR) -> None:
+    """Checks that every ELF file starts on glibc ``floor``.
+
+    Raises:
+        VerificationError: one needs a newer glibc; the text names it.
+    """
+    for path in paths:
+        needed = glibc_floor(path)
+        if [int(n) for n in needed.split(".")] > [int(n) for n in floor.split(".")]:
+            raise VerificationError(f"{path} needs glibc {needed}, boards have {floor}. Link it with zig for {floor}.")
+
+
+def _needed_versions(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            sections = [s for s in ELFFile(file).iter_sections() if isinstance(s, GNUVerNeedSection)]
+            names = [
+                aux.name for section in sections for _, auxiliaries in section.iter_versions() for aux in auxiliaries
+            ]
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}.") from None
+    except ELFError as error:
+        raise ConfigError(f"{path} is no ELF file: {error}.") from None
+    return [name for name in names if name.startswith("GLIBC_")]
+
+
+def _check_triple(triple: str) -> None:
+    if triple not in TRIPLES:
+        raise unknown_name("triple", triple, TRIPLES)
+
+
+def _cache_directory() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "svitkit" / "runner"
+
+
+def _sources() -> list[Path]:
+    files = [*_RUNNER.glob("*"), *(_CMAKE / "toolchains").glob("*")]
+    return sorted(path for path in files if path.suffix in _SOURCE_SUFFIXES)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise ConfigError(f"building for a board needs the package {package}. Run: pip install {package}") from None
+
+
+def _build_key() -> str:
+    digest = hashlib.sha256()
+    for package in BUILD_PACKAGES:
+        digest.update(f"{package} {_version(package)}\n".encode())
+    for path in _sources():
+        content = path.read_bytes()
+        digest.update(f"{path.parent.name}/{path.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise ConfigError(f"cannot write the cache {path.parent}: {error.strerror}. Set XDG_CACHE_HOME.") from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _package_directory(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"building for a board needs the Python package {package}, which cannot be found.")
+    return Path(spec.origin).parent
+
+
+def _build(triple: str, prefix: Path) -> None:
+    import ninja
+
+    program = [sys.executable, "-P", "-m", "cmake"]
+    with tempfile.TemporaryDirectory(prefix="svit-build-") as scratch, staged_directory(prefix) as staged:
+        configure = [*program, "-S", str(_RUNNER), "-B", scratch, "-G", "Ninja", f"--install-prefix={prefix}"]
+        settings = {
+            "CMAKE_MAKE_PROGRAM": Path(ninja.BIN_DIR) / "ninja",
+            "CMAKE_TOOLCHAIN_FILE": _CMAKE / "toolchains" / f"{triple}.cmake",
+            "SVIT_ZIG": _package_directory("ziglang") / "zig",
+            "SVIT_TVM_FFI_INCLUDE_DIR": _package_directory("tvm_ffi") / "include",
+        }
+        configure += [f"-D{name}={value}" for name, value in settings.items()]
+        install = [*program, "--install", scratch, "--prefix", str(staged)]
+        for command in (configure, [*program, "--build", scratch], install):
+            _check_success(_run(command), f"building the runner for {triple}")
+        check_glibc([staged / "bin" / "svit-run", staged / "lib" / "libsvit.so"])
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+
+
+def _check_success(result: subprocess.CompletedProcess[str], what: str) -> None:
+    if result.returncode == 0:
+        return
+    lines = (result.stdout + result.stderr).strip().splitlines()[-_ERROR_LINES:]
+    raise ConfigError(f"{what} failed with status {result.returncode}:\n" + "\n".join(lines))

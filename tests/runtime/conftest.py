@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.runtime import bundles
+
+
+@pytest.fixture(scope="session")
+def built_host_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny network for this machine, shared: not to be changed."""
+    return bundles.make_bundle(tmp_path_factory.mktemp("host") / "bundle", bundles.HOST)
+
+
+@pytest.fixture(scope="session")
+def built_arm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny network for a Cortex-A72, shared: not to be changed."""
+    return bundles.make_bundle(tmp_path_factory.mktemp("arm") / "bundle", bundles.ARM)
+
+
+@pytest.fixture
+def tiny_bundle(built_host_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny network for this machine, to be changed at will."""
+    return Path(shutil.copytree(built_host_bundle, tmp_path / "bundle"))
