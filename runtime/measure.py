@@ -33,15 +33,17 @@ if TYPE_CHECKING:
 
 # Under emulation the times mean nothing, so only as many are taken as the record needs to be complete.
 EMULATED_REPEAT = 10
+MAX_ATTEMPTS = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Timing:
-    """The timed run and the machine around it; ``before`` and ``after`` are None under emulation."""
+    """The last timed run and the machine around it; ``before`` and ``after`` are None under emulation."""
 
     report: RunnerReport
     before: DeviceState | None
     after: DeviceState | None
+    attempts: int
 
 
 def bench(
@@ -114,17 +116,29 @@ def check_arguments(*, warmup: int, repeat: int, min_time_s: float, timeout_s: f
 def time_runs(
     runner: Runner, board: Board, manifest: Manifest, *, warmup: int, repeat: int, min_time_s: float
 ) -> Timing:
-    """Times the bundle on its golden inputs, and looks at the machine before and after."""
-    inputs = f"{runner.bundle}/{GOLDEN_INPUT}"
-    before = None if board.emulated else read_device_state()
-    report = runner.time(
-        inputs,
-        count=manifest.golden_count,
-        warmup=warmup,
-        repeat=min(repeat, EMULATED_REPEAT) if board.emulated else repeat,
-        min_time_s=0.0 if board.emulated else min_time_s,
-    )
-    return Timing(report=report, before=before, after=None if board.emulated else read_device_state())
+    """Times the bundle on its golden inputs, and looks at the machine before and after.
+
+    A run that was disturbed is repeated, at most twice. Under emulation there is one short run.
+    """
+    inputs, count = f"{runner.bundle}/{GOLDEN_INPUT}", manifest.golden_count
+    if board.emulated:
+        least = min(repeat, EMULATED_REPEAT)
+        report = runner.time(inputs, count=count, warmup=warmup, repeat=least, min_time_s=0.0)
+        return Timing(report=report, before=None, after=None, attempts=1)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        before = read_device_state()
+        report = runner.time(inputs, count=count, warmup=warmup, repeat=repeat, min_time_s=min_time_s)
+        timing = Timing(report=report, before=before, after=read_device_state(), attempts=attempt)
+        if not disturbances(timing, count):
+            break
+    return timing
+
+
+def disturbances(timing: Timing, inputs: int) -> list[str]:
+    """Returns the reasons not to believe the times: a machine that was slowed down, or samples that do not repeat."""
+    states = [state for state in (timing.before, timing.after) if state is not None]
+    slowed = dict.fromkeys(reason for state in states for reason in throttling(state))
+    return [*(f"throttled: {reason}" for reason in slowed), *instabilities(timing.report.samples_ns, inputs=inputs)]
 
 
 def objections(board: Board, manifest: Manifest, timing: Timing, golden: Golden) -> list[str]:
@@ -138,11 +152,7 @@ def objections(board: Board, manifest: Manifest, timing: Timing, golden: Golden)
     missing = missing_features(manifest.required_features, timing.report.cpu_features)
     if missing:
         reasons.append(f"the program found no {', '.join(missing)} on the device, which its machine code may use")
-    if board.emulated:
-        return reasons
-    states = [state for state in (timing.before, timing.after) if state is not None]
-    slowed = dict.fromkeys(reason for state in states for reason in throttling(state))
-    return [*reasons, *(f"throttled: {reason}" for reason in slowed), *instabilities(timing.report.samples_ns)]
+    return reasons if board.emulated else [*reasons, *disturbances(timing, manifest.golden_count)]
 
 
 def device_and_versions(board: Board, manifest: Manifest) -> tuple[str, dict[str, str]]:
@@ -184,6 +194,7 @@ def assemble(
         bundle_bytes=(bundle / MANIFEST_NAME).stat().st_size + sum(entry.size for entry in manifest.files.values()),
         cpu_features=report.cpu_features,
         warmup=warmup,
+        attempts=timing.attempts,
         load_ns=report.load_ns,
         first_ns=report.first_ns,
         samples_ns=report.samples_ns,

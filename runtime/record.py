@@ -25,8 +25,8 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 # Source: the early-stopping rule of MLPerf Inference's LoadGen (binomial bound); 662 is its min_query_count for p99.
 # The median describes the samples and makes no claim about a tail, so a handful is enough.
 MINIMUM_SAMPLES = {50: 5, 90: 64, 95: 130, 99: 662}
-# A run is called unstable when the middle half of its samples spreads over more than this share of the median, or when
-# the medians of its first and second half differ by more than that share.
+# A run is called unstable when the middle half of the samples spreads over more than this share of their median, or
+# when the medians of the first and the second half of the run differ by more than that share.
 SPREAD_LIMIT = 0.25
 DRIFT_LIMIT = 0.15
 
@@ -127,6 +127,7 @@ class BenchRecord:
         bundle_bytes: bytes of all files of the bundle.
         cpu_features: CPU features that the running program found.
         warmup: runs before the samples.
+        attempts: timed runs until one was stable; the last one is recorded.
         load_ns, first_ns: loading the bundle and the first inference, which are no samples.
         samples_ns: every timed inference, in order.
         firing_rates: spikes per neuron and time step (0..1) on the device, by layer.
@@ -150,6 +151,7 @@ class BenchRecord:
     bundle_bytes: int
     cpu_features: tuple[str, ...]
     warmup: int
+    attempts: int
     load_ns: int
     first_ns: int
     samples_ns: tuple[int, ...]
@@ -191,21 +193,32 @@ def percentile(ordered: Sequence[float], percent: int) -> float:
     return ordered[math.ceil(percent / 100 * len(ordered)) - 1]
 
 
-def instabilities(samples_ns: Sequence[int]) -> list[str]:
-    """Returns what is wrong with samples as a measurement: too few, too widely spread, or drifting."""
+def instabilities(samples_ns: Sequence[int], *, inputs: int) -> list[str]:
+    """Returns what is wrong with samples as a measurement: too few, too widely spread, or drifting.
+
+    Args:
+        samples_ns: durations in the order they were taken.
+        inputs: number of inputs that were taken in turn. The time depends on an input's spikes, so the spread is that
+            among samples of the same input.
+    """
     if len(samples_ns) < MINIMUM_SAMPLES[50]:
         return [f"{len(samples_ns)} samples do not support a median; {MINIMUM_SAMPLES[50]} are wanted"]
     reasons = []
-    ordered = sorted(samples_ns)
-    middle = percentile(ordered, 50)
-    spread = (percentile(ordered, 75) - percentile(ordered, 25)) / middle
+    spread = statistics.fmean(_spread(samples_ns[first::inputs]) for first in range(min(inputs, len(samples_ns))))
     if spread > SPREAD_LIMIT:
-        reasons.append(f"unstable: the middle half of the samples spreads over {spread:.0%} of the median")
+        reasons.append(f"unstable: the middle half of an input's samples spreads over {spread:.0%} of their median")
     half = len(samples_ns) // 2
-    drift = (statistics.median(samples_ns[half:]) - statistics.median(samples_ns[:half])) / middle
+    early, late = statistics.median(samples_ns[:half]), statistics.median(samples_ns[half:])
+    drift = (late - early) / early
     if abs(drift) > DRIFT_LIMIT:
         reasons.append(f"unstable: the second half of the samples is {drift:+.0%} from the first")
     return reasons
+
+
+def _spread(samples_ns: Sequence[int]) -> float:
+    """Returns the interquartile range as a share of the median."""
+    ordered = sorted(samples_ns)
+    return (percentile(ordered, 75) - percentile(ordered, 25)) / percentile(ordered, 50)
 
 
 def record_json(record: BenchRecord) -> str:

@@ -181,6 +181,7 @@ def test_a_whole_measurement(bundle: Path, host: Board, tmp_path: Path) -> None:
     assert (record.memory.vm_hwm_bytes, record.memory.pss_bytes, record.memory.private_bytes) == (7, None, 8)
     assert record.firing_rates == {"head.lif": 0.25}
     assert (record.board, record.emulated, record.latency_ms.emulated) == ("host", False, False)
+    assert record.attempts == 1
     assert record.bundle_bytes == sum(path.stat().st_size for path in bundle.iterdir())
     assert record.bundle_sha256 == sha256(bundle / "manifest.json")
     assert record.before == record.after == DeviceState(governor="performance")
@@ -297,11 +298,23 @@ def test_a_run_that_may_not_be_believed_is_invalid_with_its_reason(
 
 
 def test_a_throttled_run_is_invalid(bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    states = iter([DeviceState(), DeviceState(requested_mhz=(2000.0,), actual_mhz=(600.0,))])
-    monkeypatch.setattr(measure, "read_device_state", lambda: next(states))
+    slowed = DeviceState(requested_mhz=(2000.0,), actual_mhz=(600.0,))
+    monkeypatch.setattr(measure, "read_device_state", lambda: slowed)
     record = bench(bundle, host)
+    assert record.attempts == measure.MAX_ATTEMPTS
     assert record.reasons == ("throttled: core 0 runs at 600 MHz although 2000 MHz were requested",)
     assert not record.valid
+
+
+def test_a_disturbed_run_is_repeated_until_it_is_stable(
+    bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calm, slowed = DeviceState(), DeviceState(requested_mhz=(2000.0,), actual_mhz=(600.0,))
+    states = iter([calm, slowed, calm, calm])
+    monkeypatch.setattr(measure, "read_device_state", lambda: next(states))
+    record = bench(bundle, host)
+    assert (record.valid, record.attempts, record.before, record.after) == (True, 2, calm, calm)
+    assert ["--output" in call for call in commands(tmp_path)] == [True, False, False]
 
 
 @pytest.mark.parametrize("name", ["svit-run", "program.txt", "golden_output.bin"])

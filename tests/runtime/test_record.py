@@ -41,6 +41,7 @@ def record() -> BenchRecord:
         bundle_bytes=4096,
         cpu_features=("fp", "asimd"),
         warmup=5,
+        attempts=1,
         load_ns=7_000_000,
         first_ns=4_000_000,
         samples_ns=SAMPLES,
@@ -87,6 +88,7 @@ GOLDEN_BYTES = """{
     "asimd"
   ],
   "warmup": 5,
+  "attempts": 1,
   "load_ns": 7000000,
   "first_ns": 4000000,
   "samples_ns": [
@@ -210,21 +212,29 @@ def test_latencies_are_milliseconds() -> None:
 
 
 def test_steady_samples_with_one_outlier_are_stable() -> None:
-    assert instabilities([1000, 1010, 990, 1000, 9000, 1005, 995, 1000]) == []
+    assert instabilities([1000, 1010, 990, 1000, 9000, 1005, 995, 1000], inputs=1) == []
 
 
-def test_samples_that_spread_widely_are_unstable() -> None:
-    (reason,) = instabilities([1000, 2000] * 20)
-    assert reason == "unstable: the middle half of the samples spreads over 100% of the median"
+def test_inputs_that_take_different_times_are_stable_if_each_one_repeats() -> None:
+    assert instabilities([1000, 2000] * 20, inputs=2) == []
+
+
+def test_samples_of_one_input_that_spread_widely_are_unstable() -> None:
+    (reason,) = instabilities([1000, 2000] * 20, inputs=1)
+    assert reason == "unstable: the middle half of an input's samples spreads over 100% of their median"
 
 
 def test_samples_that_drift_are_unstable() -> None:
-    (reason,) = instabilities([1000] * 20 + [1200] * 20)
+    (reason,) = instabilities([1000] * 30 + [1200] * 30, inputs=1)
     assert reason == "unstable: the second half of the samples is +20% from the first"
 
 
 def test_too_few_samples_are_no_measurement() -> None:
-    assert instabilities([1, 2, 3, 4]) == ["4 samples do not support a median; 5 are wanted"]
+    assert instabilities([1, 2, 3, 4], inputs=1) == ["4 samples do not support a median; 5 are wanted"]
+
+
+def test_more_inputs_than_samples_are_no_obstacle() -> None:
+    assert instabilities([1000] * 6, inputs=360) == []
 
 
 def rendered(shown: BenchRecord) -> str:
