@@ -45,7 +45,7 @@ class FitOptions:
     scale_percent: float = Field(default=0.0, ge=0, lt=100)
     flip: bool = False
     bf16: bool = False
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -24,7 +24,7 @@ from svitkit.data.augment import augment
 from svitkit.data.dataset import Dataset, batches, sequence
 from svitkit.errors import ConfigError, unknown_name
 from svitkit.files import write_bytes
-from svitkit.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from svitkit.models.checkpoint import Checkpoint, check_target, load_checkpoint, save_checkpoint
 from svitkit.models.families import build_family
 from svitkit.models.run import example_input, forward_logits
 from svitkit.models.size import parameter_bytes
@@ -288,12 +288,15 @@ def train(
         The checkpoint as read back from disk; ``provenance`` has the accuracies.
 
     Raises:
-        ConfigError: the name is unknown, or the arguments do not fit each other or the data.
+        ConfigError: the name or the device is unknown, the arguments do not fit each other or the data, or ``out`` is
+            taken.
     """
     if arch not in PRESETS:
         raise unknown_name("architecture", arch, PRESETS)
-    preset = PRESETS[arch]
-    options = options or preset.fit
+    if device != "cpu" and not (device.split(":")[0] == "cuda" and torch.cuda.is_available()):
+        raise ConfigError(f"there is no device '{device}' here. Use 'cpu', or 'cuda' where PyTorch sees a GPU.")
+    check_target(out)
+    options = options or PRESETS[arch].fit
     spec = _fresh_spec(arch, dataset, options, arguments or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)

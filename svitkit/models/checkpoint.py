@@ -76,12 +76,21 @@ def save_checkpoint(path: Path, model: nn.Module, spec: ModelSpec, *, dtype: Sto
     Raises:
         ConfigError: a weight is not finite, or ``path`` is something else than a checkpoint.
     """
-    if path.exists() and not (path / SPEC_NAME).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise ConfigError(f"'{path}' exists and is no checkpoint. Choose another name, or remove it.")
+    check_target(path)
     weights = dump_weights(model, dtype)
     with staged_directory(path) as staged:
         (staged / WEIGHTS_NAME).write_bytes(weights)
         (staged / SPEC_NAME).write_text(to_json(spec, ModelSpec))
+
+
+def check_target(path: Path) -> None:
+    """Checks that a checkpoint may be written to a path: it is free, an empty directory or an older checkpoint.
+
+    Raises:
+        ConfigError: something else is there.
+    """
+    if path.exists() and not (path / SPEC_NAME).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise ConfigError(f"'{path}' exists and is no checkpoint. Choose another name, or remove it.")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

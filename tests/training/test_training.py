@@ -196,6 +196,17 @@ def test_architectures_that_cannot_be_trained_are_explained(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_target_that_is_taken_and_a_device_that_is_absent_are_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("dear")
+    seen: list[TrainingProgress] = []
+    with pytest.raises(ConfigError, match="is no checkpoint"):
+        train("spikformer", make_dataset(), tmp_path / "out", options=OPTIONS, arguments=SMALL, report=seen.append)
+    with pytest.raises(ConfigError, match="no device 'abacus'"):
+        train("spikformer", make_dataset(), tmp_path / "new", options=OPTIONS, device="abacus", report=seen.append)
+    assert not seen
+    assert (tmp_path / "out").read_text() == "dear"
+
+
 def test_every_preset_builds_and_every_family_has_one() -> None:
     assert set(FAMILIES) <= set(PRESETS)
     told = {"in_channels": 3, "img_size_h": 32, "img_size_w": 32, "num_classes": 10}
