@@ -7,6 +7,7 @@ The network itself is not touched: a copy is made in which each neuron module is
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -137,16 +138,35 @@ def trace(
     names = tuple(neuron.name for neuron in neurons) if mode == "step" else ()
     traced = TracedModel(model, timesteps=steps, static_input=static, states=names)
     states = tuple(torch.zeros(neuron.state_shape) for neuron in neurons) if mode == "step" else ()
-    program = _exported(traced, (x, *states))
-    _refuse_mutation(program)
-    return TracedNetwork(program=program, neurons=neurons)
+    return TracedNetwork(program=_exported(traced, (x, *states)), neurons=neurons)
 
 
 def _execution_order(probe: TracedModel, x: torch.Tensor) -> tuple[TracedNeuron, ...]:
-    buffers = {name: value.clone() for name, value in probe.network.named_buffers()}
+    x = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+    buffers = {name: (value, value._version, value.clone()) for name, value in probe.network.named_buffers()}
+    logits = _run(probe, x)
+    for name, value in probe.network.named_buffers():
+        before, version, content = buffers.get(name, (None, 0, value))
+        if before is not value or version != value._version or not torch.equal(content, value):
+            raise UnsupportedError(
+                f"the network changes its buffer '{name}' in forward(); an exported graph would silently forget it. "
+                f"Only the membrane potentials of neuron layers are state: remove the buffer or make it constant."
+            )
+    if logits.ndim != 2 or logits.shape[0] != 1:
+        raise UnsupportedError(
+            f"the network returns shape {tuple(logits.shape)} for one input; wanted (1, classes) or (T, 1, classes)."
+        )
+    _refuse_memory(probe, x, logits)
+    return tuple(
+        TracedNeuron(name=name, params=probe.params[name], state_shape=tuple(state.shape))
+        for name, state in probe.tape.after.items()
+    )
+
+
+def _run(probe: TracedModel, x: torch.Tensor) -> torch.Tensor:
     try:
         with torch.no_grad():
-            logits = probe(x)[0]
+            return probe(x.clone())[0]  # type: ignore[no-any-return]
     except SvitError:
         raise
     except Exception as error:
@@ -154,22 +174,31 @@ def _execution_order(probe: TracedModel, x: torch.Tensor) -> tuple[TracedNeuron,
             f"the network does not run on an input of shape {tuple(x.shape)}: {_first_line(error)}. "
             f"Check input_shape, timesteps and static_input of the checkpoint."
         ) from None
-    for name, value in probe.network.named_buffers():
-        if name not in buffers or not torch.equal(buffers[name], value):
-            raise _mutated(name)
-    if logits.ndim != 2 or logits.shape[0] != 1:
-        raise UnsupportedError(
-            f"the network returns shape {tuple(logits.shape)} for one input; wanted (1, classes) or (T, 1, classes)."
-        )
-    return tuple(
-        TracedNeuron(name=name, params=probe.params[name], state_shape=tuple(state.shape))
-        for name, state in probe.tape.after.items()
+
+
+def _refuse_memory(probe: TracedModel, x: torch.Tensor, logits: torch.Tensor) -> None:
+    """Runs the probe again: neurons start at rest each time, so whatever differs was remembered elsewhere."""
+    before = {
+        (name, key): value for name, module in probe.network.named_modules() for key, value in vars(module).items()
+    }
+    if torch.equal(_run(probe, x), logits):
+        return
+    changed = [
+        f"{name}.{key}".lstrip(".")
+        for name, module in probe.network.named_modules()
+        for key, value in vars(module).items()
+        if before.get((name, key)) is not value
+    ]
+    raise UnsupportedError(
+        f"the network gives another result when it runs again: it remembers something outside its neurons in "
+        f"{', '.join(changed) or 'a place that is not one of its attributes'}. Remove that state, or randomness."
     )
 
 
 def _exported(traced: TracedModel, arguments: tuple[torch.Tensor, ...]) -> ExportedProgram:
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return torch.export.export(traced, arguments)
     except SvitError:
         raise
@@ -184,20 +213,6 @@ def _exported(traced: TracedModel, arguments: tuple[torch.Tensor, ...]) -> Expor
             f"the network cannot be traced: {cause}. "
             f"Rewrite forward() so that it runs the same operators for every input."
         ) from None
-
-
-def _refuse_mutation(program: ExportedProgram) -> None:
-    for name in program.graph_signature.buffers_to_mutate.values():
-        raise _mutated(name.removeprefix("network."))
-    if program.graph_signature.user_inputs_to_mutate:
-        raise UnsupportedError("the network changes its input in place. Work on a copy inside forward().")
-
-
-def _mutated(buffer: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"the network changes its buffer '{buffer}' in forward(); an exported graph would silently forget it. "
-        f"Only the membrane potentials of neuron layers are state: remove the buffer or make it constant."
-    )
 
 
 def _first_line(error: Exception) -> str:
