@@ -17,17 +17,20 @@ the projection and of its batch norm disagree.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 
 from svitkit.compress.axes import Piece, whole
 from svitkit.compress.mask import silence
 from svitkit.compress.recalibrate import normalize_to
 from svitkit.compress.trace import TracedAxes, trace_axes
 from svitkit.errors import SvitError
+from svitkit.models.neurons import neuron_layers
 from svitkit.models.plan import Member, PrunedGroup, PruneGroup, PrunePlan, apply_plan
 from svitkit.models.run import forward_logits
 from svitkit.models.size import parameter_bytes
@@ -76,7 +79,11 @@ def find_groups(model: nn.Module, x: torch.Tensor) -> tuple[FoundGroup, ...]:
 
 
 def _collect(traced: TracedAxes) -> list[tuple[FoundGroup, list[Piece]]]:
-    """Lists the widths that a layer produces and a layer consumes, heads joined with what is inside a head."""
+    """Lists the widths between layers, heads joined with what is inside a head.
+
+    A width between layers is produced by one and consumed by another, or produced by two and summed over in their
+    product, as q and k are.
+    """
     occurrences: dict[Piece, list[tuple[str, int, list[Piece]]]] = {}
     for tensor, axes in traced.axes.items():
         for dim, axis in enumerate(axes):
@@ -84,14 +91,25 @@ def _collect(traced: TracedAxes) -> list[tuple[FoundGroup, list[Piece]]]:
             for piece in pieces:
                 occurrences.setdefault(piece, []).append((tensor, dim, pieces))
     produced = _pieces(traced, traced.roles.producing)
-    consumed = set(_pieces(traced, traced.roles.consuming))
-    runs = {piece: _run(piece, occurrences[piece]) for piece in produced if piece in consumed}
+    consumed = _pieces(traced, traced.roles.consuming)
+    between = [piece for piece, makers in produced.items() if piece in consumed or len(makers) > 1]
+    runs = {piece: _run(piece, occurrences[piece]) for piece in between}
     outer = {piece for run in runs.values() for piece in run[:-1]}
-    return [(_describe(run, occurrences[piece], traced), run) for piece, run in runs.items() if piece not in outer]
+    found: list[tuple[FoundGroup, list[Piece]]] = []
+    for piece, run in runs.items():
+        if piece not in outer:
+            taken = {entry.group.name for entry, _ in found}
+            found.append((_describe(run, occurrences[piece], traced, taken), run))
+    return found
 
 
-def _pieces(traced: TracedAxes, roles: list[tuple[str, int]]) -> list[Piece]:
-    return list(dict.fromkeys(piece for tensor, dim in roles for piece in whole(traced.axis(tensor, dim))))
+def _pieces(traced: TracedAxes, roles: list[tuple[str, int]]) -> dict[Piece, set[str]]:
+    """Maps pieces to the tensors that run along them in one of these roles, in the order of execution."""
+    found: dict[Piece, set[str]] = {}
+    for tensor, dim in roles:
+        for piece in whole(traced.axis(tensor, dim)):
+            found.setdefault(piece, set()).add(tensor)
+    return found
 
 
 def _run(piece: Piece, places: list[tuple[str, int, list[Piece]]]) -> list[Piece]:
@@ -108,7 +126,9 @@ def _run(piece: Piece, places: list[tuple[str, int, list[Piece]]]) -> list[Piece
         run.insert(0, found)
 
 
-def _describe(run: list[Piece], places: list[tuple[str, int, list[Piece]]], traced: TracedAxes) -> FoundGroup:
+def _describe(
+    run: list[Piece], places: list[tuple[str, int, list[Piece]]], traced: TracedAxes, taken: set[str]
+) -> FoundGroup:
     channels = prod(piece.size for piece in run)
     members = []
     for tensor, dim, pieces in places:
@@ -119,11 +139,11 @@ def _describe(run: list[Piece], places: list[tuple[str, int, list[Piece]]], trac
         members.append(Member(tensor=tensor, dim=dim, offsets=offsets, inner=inner))
     reading = set(traced.roles.consuming)
     producers = tuple(member for member in members if (member.tensor, member.dim) not in reading)
-    makers = [
-        tensor for tensor, dim in traced.roles.producing if any((m.tensor, m.dim) == (tensor, dim) for m in members)
-    ]
+    along = {(member.tensor, member.dim) for member in members}
+    maker = next(tensor for tensor, dim in traced.roles.producing if (tensor, dim) in along).rpartition(".")[0]
+    name = next(n for n in (maker, *(f"{maker} ({at})" for at in range(2, 100))) if n not in taken)
     group = PruneGroup(
-        name=makers[0].rpartition(".")[0],
+        name=name,
         channels=channels,
         blocks=channels // run[-1].size,
         members=tuple(members),
@@ -163,17 +183,45 @@ class _Probe:
         silenced = silence(self.model, found.producers, pruned.removed())
         try:
             apply_plan(smaller, PrunePlan(groups=(pruned,)))
-            with torch.no_grad():
-                got, wanted = forward_logits(smaller, self.x), forward_logits(silenced, self.x)
-                saved = self.bytes - parameter_bytes(smaller, self.x)
+            got, wanted = _observe(smaller, self.x), _observe(silenced, self.x)
+            saved = self.bytes - parameter_bytes(smaller, self.x)
         except SvitError as error:
             return f"a test removal failed: {error}", 0
         except Exception as error:  # the network's own forward may raise anything
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             return f"the network's forward pass does not adapt to fewer channels: {first}", 0
-        if got.shape != wanted.shape or not torch.allclose(got, wanted, rtol=TOLERANCE, atol=TOLERANCE):
-            return "a test removal changed the result more than silencing the same channels does", 0
+        for name, value in wanted.items():
+            if got[name].shape == value.shape and not torch.allclose(got[name], value, rtol=TOLERANCE, atol=TOLERANCE):
+                return f"a test removal changes '{name}' more than silencing the same channels does", 0
         return None, saved * group.channels // len(gone)
+
+
+def _observe(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Runs a network and returns the logits and what goes into every neuron and comes out of every other layer.
+
+    Logits alone would not tell a difference where a later layer happens not to fire.
+    """
+    seen: dict[str, torch.Tensor] = {}
+    neurons = neuron_layers(model)
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            seen[name] = inputs[0] if name in neurons else output
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(keep(name))
+        for name, module in model.named_modules()
+        if name in neurons or isinstance(module, _ConvNd | nn.Linear)
+    ]
+    try:
+        with torch.no_grad():
+            seen["logits"] = forward_logits(model, x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
 
 
 def _known_obstacle(group: PruneGroup, pieces: list[Piece]) -> str | None:

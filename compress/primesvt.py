@@ -9,7 +9,7 @@ one shot, fine-tuning optional. In this module:
     acc(g,r) = accuracy with a fraction r of g removed and nothing else, r in ``rates``           [b]
     R(g)     = the rates at which accuracy falls by no more than ``epsilon`` points               [c]
     B(g)     = max over R(g) of acc(g,r) * memory gain(g,r), both as fractions                    [d]
-    targets  = groups with B(g) > ``min_score``, sorted by size, largest first                    [e]
+    targets  = groups with B(g) >= ``min_score``, sorted by size, largest first                    [e]
     for g in targets: remove the largest rate that keeps accuracy at A_min = baseline - ``max_drop``;
                       end once the saving reaches ``min_saving``                                  [f]
 
@@ -57,8 +57,8 @@ class PrimeSVTConfig:
         max_drop: accuracy that may be lost, in points of percent.
         min_saving: fraction of the original parameter bytes that must go.
         rates: pruning ratios that are tried, ascending.
-        epsilon: a group is robust at a rate if pruning it alone loses at most that many points.
-        min_score: B score above which a robust group is a target.
+        epsilon: a group is robust at a rate if pruning it alone loses at most that many points; None for ``max_drop``.
+        min_score: B score from which a robust group is a target.
         channel_multiple: kept channels of a group divide by it.
         budgets: shares of ``max_drop`` that one group may spend, one descent each; 1 and more means all.
         stop_at_saving: end a descent once ``min_saving`` is reached.
@@ -67,11 +67,16 @@ class PrimeSVTConfig:
     max_drop: float = Field(default=3.0, ge=0)
     min_saving: float = Field(default=0.25, ge=0, lt=1)
     rates: tuple[Rate, ...] = Field(default=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), min_length=1)
-    epsilon: float = Field(default=1.0, ge=0)
+    epsilon: float | None = Field(default=None, ge=0)
     min_score: float = Field(default=0.0, ge=0)
     channel_multiple: int = Field(default=4, ge=1)
     budgets: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0, 0.5, 0.25), min_length=1)
     stop_at_saving: bool = True
+
+    @property
+    def tolerance(self) -> float:
+        """Points that a group may lose alone and still count as robust."""
+        return self.max_drop if self.epsilon is None else self.epsilon
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -92,13 +97,13 @@ class Swept:
         found: the group.
         norms: (channels,) float32, L2 norm of every channel's filters.
         trials: one a rate, except rates that rounding makes ineffective.
-        score: B score; 0 if no rate is robust.
+        score: B score; None if no rate is robust.
     """
 
     found: FoundGroup
     norms: torch.Tensor
     trials: tuple[Trial, ...]
-    score: float
+    score: float | None
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -146,7 +151,7 @@ class Search:
         """
         ordered = sorted(groups, key=lambda entry: entry[0].size_bytes, reverse=True)
         swept = tuple(self._sweep(found, norms, at, len(ordered)) for at, (found, norms) in enumerate(ordered))
-        targets = [group for group in swept if group.score > self.config.min_score]
+        targets = [group for group in swept if group.score is not None and group.score >= self.config.min_score]
         best: Outcome | None = None
         for budget in self.config.budgets:
             outcome = self._descend(targets, swept, budget)
@@ -172,8 +177,8 @@ class Search:
             measured = self.evaluate(PrunePlan(groups=(pruned,)))
             saving = (self.baseline.parameter_bytes - measured.parameter_bytes) / self.baseline.parameter_bytes
             trials.append(Trial(ratio=ratio, pruned=pruned, accuracy=measured.accuracy, saving=saving))
-        least = self.baseline.accuracy - self.config.epsilon
-        score = max((t.accuracy / 100 * t.saving for t in trials if t.accuracy >= least), default=0.0)
+        least = self.baseline.accuracy - self.config.tolerance
+        score = max((t.accuracy / 100 * t.saving for t in trials if t.accuracy >= least), default=None)
         self.progress("sweep", (at + 1) * len(rates), count * len(rates))
         return Swept(found=found, norms=norms, trials=tuple(trials), score=score)
 

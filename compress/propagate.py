@@ -205,14 +205,14 @@ def _reduce(reason: str | None) -> Callable[[Roles, Given, Sequence[int]], Axes]
 
 def _select(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
     axes: Axes = given["self"].axes
-    dim = given["dim"] % len(axes)
+    dim: int = given["dim"] % len(axes)
     fix(axes[dim], "single indices of it are picked")
     return (*axes[:dim], *axes[dim + 1 :])
 
 
 def _slice(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
     axes: Axes = given["self"].axes
-    dim = given["dim"] % len(axes)
+    dim: int = given["dim"] % len(axes)
     if extent(axes[dim]) == shape[dim]:
         return axes
     fix(axes[dim], "a slice is cut out of it")
@@ -222,13 +222,14 @@ def _slice(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
 def _divide(given: Given, shape: Sequence[int]) -> tuple[Axes, ...]:
     """Equal parts of an axis: each has the same pieces, without the outermost factor."""
     axes: Axes = given["self"].axes
-    dim = given["dim"] % len(axes)
+    dim: int = given["dim"] % len(axes)
     total, size = extent(axes[dim]), shape[dim]
     sizes = given.get("split_sizes", given.get("split_size"))
     equal = total % size == 0 and not (isinstance(sizes, list | tuple) and len(set(sizes)) > 1)
     if equal:
         inner = regroup((axes[dim],), (total // size, size))[1]
-        return ((*axes[:dim], inner, *axes[dim + 1 :]),) * (total // size)
+        part: Axes = (*axes[:dim], inner, *axes[dim + 1 :])
+        return (part,) * (total // size)
     fix(axes[dim], "it is split into unequal parts")
     lengths = sizes if isinstance(sizes, list | tuple) else [min(size, total - at) for at in range(0, total, size)]
     return tuple((*axes[:dim], (Piece(length),), *axes[dim + 1 :]) for length in lengths)
@@ -236,7 +237,7 @@ def _divide(given: Given, shape: Sequence[int]) -> tuple[Axes, ...]:
 
 def _unbind(given: Given, shape: Sequence[int]) -> tuple[Axes, ...]:
     axes: Axes = given["self"].axes
-    dim = given["dim"] % len(axes)
+    dim: int = given["dim"] % len(axes)
     fix(axes[dim], "it is taken apart into single indices")
     return ((*axes[:dim], *axes[dim + 1 :]),) * extent(axes[dim])
 

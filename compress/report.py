@@ -43,7 +43,7 @@ class GroupReport:
         blocks: attention heads that share the width equally.
         size_bytes: bytes of all its channels in the deployed float32 parameters; 0 if it is not prunable.
         ratio: fraction of channels removed in the end.
-        score: the B score, None if the group was not swept.
+        score: the B score; None if the group was not swept, or no rate was robust.
         sweep: accuracy at every rate, the group pruned alone.
         decision: ``pruned``; ``kept`` if it could have been pruned; ``not prunable``.
         why: the reason, in words.
@@ -148,8 +148,10 @@ def _points(robustness: Swept) -> tuple[SweepPoint, ...]:
 def _passed_over(robustness: Swept | None, config: PrimeSVTConfig) -> str:
     if robustness is None or not robustness.trials:
         return f"too narrow: no rate leaves fewer channels, in multiples of {config.channel_multiple}"
-    if robustness.score <= config.min_score:
-        return f"no target: every rate loses more than {config.epsilon:g} points, pruned alone"
+    if robustness.score is None:
+        return f"no target: every rate loses more than {config.tolerance:g} points, pruned alone"
+    if robustness.score < config.min_score:
+        return f"no target: its B score is below {config.min_score:g}"
     return "not needed: larger groups gave the wanted saving"
 
 
