@@ -7,6 +7,7 @@ with Session(Path("bundle")) as session:
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +19,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from svitkit.errors import ConfigError, SvitError, VerificationError
+from svitkit.errors import ConfigError, RunError, VerificationError
 from svitkit.files import sha256
 from svitkit.manifest import Manifest, read_manifest
+from svitkit.runtime.libsvit import Tap, TapCallback, Tensor, load_library
 
 Float32Array = NDArray[np.float32]
 Spikes = dict[str, NDArray[np.uint8]]
@@ -29,49 +31,28 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 _ERROR_BYTES = 1024
 
 
-class _Tensor(ctypes.Structure):
-    """``svit_tensor`` of svit.h."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("dtype", ctypes.c_char_p),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("ndim", ctypes.c_size_t),
-        ("bytes", ctypes.c_size_t),
-    )
-
-
-class _Tap(ctypes.Structure):
-    """``svit_tap`` of svit.h."""
-
-    _fields_ = (("name", ctypes.c_char_p), ("tensor", _Tensor), ("order", ctypes.POINTER(ctypes.c_int32)))
-
-
-_TapCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t)
-
-_POINTER, _SIZE, _STATUS = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-_PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "svit_load": (_STATUS, (ctypes.c_char_p, ctypes.POINTER(_POINTER), ctypes.c_char_p, _SIZE)),
-    "svit_free": (None, (_POINTER,)),
-    "svit_input": (_Tensor, (_POINTER,)),
-    "svit_output": (_Tensor, (_POINTER,)),
-    "svit_reset": (_STATUS, (_POINTER,)),
-    "svit_step": (_STATUS, (_POINTER, _POINTER, _SIZE, _POINTER, _SIZE)),
-    "svit_tap_count": (_SIZE, (_POINTER,)),
-    "svit_tap_at": (_STATUS, (_POINTER, _SIZE, ctypes.POINTER(_Tap))),
-    "svit_set_tap_callback": (_STATUS, (_POINTER, _TapCallback, ctypes.c_void_p)),
-    "svit_last_error": (ctypes.c_char_p, (_POINTER,)),
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Watched:
-    """One layer whose spikes libsvit shows: its tensor's shape and dtype, and the axes' order in the exported graph."""
+    """One layer whose spikes libsvit shows.
+
+    Attributes:
+        name: the layer.
+        shape, dtype: its tensor as libsvit stores it.
+        order: the axes that give the exported graph's order; axes of one element may be missing.
+        neurons: shape of one time step in the exported graph, without batch axis.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     order: tuple[int, ...]
+    neurons: tuple[int, ...]
+
+    def spikes(self, data: bytes) -> NDArray[np.uint8]:
+        """Returns the tensor's content as (T, *neurons), 0 or 1."""
+        stored = np.frombuffer(data, self.dtype).reshape(self.shape) != 0
+        spikes: NDArray[np.uint8] = stored.transpose(self.order).astype(np.uint8)
+        return spikes.reshape(-1, *self.neurons)
 
 
 def verify_files(bundle: Path, manifest: Manifest) -> None:
@@ -106,7 +87,7 @@ class Session:
         self.manifest = read_manifest(bundle)
         _check_machine(bundle, self.manifest)
         verify_files(bundle, self.manifest)
-        self._library = _load_library(bundle / "libsvit.so")
+        self._library = load_library(bundle / "libsvit.so")
         self._handle = self._load(bundle)
         model = self.manifest.model
         self._check_tensor("input", model.input.shape, model.input.dtype)
@@ -139,14 +120,14 @@ class Session:
 
         Args:
             x: float32, normalized. Sequence mode: the graph's input. Step mode: (T, 1, C, H, W) with T the model's time
-                steps, or, for a static input, one step's input (1, 1, C, H, W), which is shown T times.
+                steps, or, for a static input, (1, C, H, W) or (1, 1, C, H, W), which is shown T times.
 
         Returns:
             (1, classes) float32 logits; in step mode their mean over the T steps.
 
         Raises:
             ConfigError: wrong shape or dtype.
-            SvitError: a kernel reported an error.
+            RunError: a kernel reported an error.
         """
         steps = self._steps(x)
         self.reset()
@@ -166,7 +147,7 @@ class Session:
 
         Raises:
             ConfigError: wrong shape or dtype, or the bundle was exported in sequence mode.
-            SvitError: a kernel reported an error.
+            RunError: a kernel reported an error.
         """
         model = self.manifest.model
         if model.mode != "step":
@@ -183,9 +164,7 @@ class Session:
         parts: dict[str, list[NDArray[np.uint8]]] = {tap.name: [] for tap in self._taps}
 
         def receive(index: int, data: bytes) -> None:
-            tap = self._taps[index]
-            spikes = np.frombuffer(data, tap.dtype).reshape(tap.shape) != 0
-            parts[tap.name].append(spikes.astype(np.uint8).transpose(tap.order))
+            parts[self._taps[index].name].append(self._taps[index].spikes(data))
 
         with self._watching(receive):
             logits = self.run(x)
@@ -198,12 +177,12 @@ class Session:
         def call(_user: int | None, index: int, data: int, size: int) -> None:
             receive(index, ctypes.string_at(data, size))
 
-        callback = _TapCallback(call)
+        callback = TapCallback(call)
         self._check_status(self._library.svit_set_tap_callback(handle, callback, None))
         try:
             yield
         finally:
-            self._library.svit_set_tap_callback(handle, _TapCallback(), None)
+            self._library.svit_set_tap_callback(handle, TapCallback(), None)
 
     def _steps(self, x: NDArray[Any]) -> list[Float32Array]:
         model = self.manifest.model
@@ -211,8 +190,8 @@ class Session:
         if model.mode == "sequence":
             return [_checked(x, shape, dtype)]
         frames = (model.timesteps, *shape[1:])
-        if model.static_input and x.shape == shape:
-            return [_checked(x, shape, dtype)] * model.timesteps
+        if model.static_input and x.shape in (shape, shape[1:]):
+            return [_checked(x, x.shape, dtype).reshape(shape)] * model.timesteps
         return list(_checked(x, frames, dtype).reshape(model.timesteps, *shape))
 
     def _advance(self, x: Float32Array) -> Float32Array:
@@ -231,8 +210,8 @@ class Session:
         return handle.value
 
     def _check_tensor(self, which: str, shape: tuple[int, ...], dtype: str) -> None:
-        tensor: _Tensor = getattr(self._library, f"svit_{which}")(self._open_handle())
-        size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        tensor: Tensor = getattr(self._library, f"svit_{which}")(self._open_handle())
+        size = math.prod(shape) * np.dtype(dtype).itemsize
         if tensor.dtype.decode() != dtype or tensor.bytes != size:
             raise VerificationError(
                 f"the program's {which} is {tensor.dtype.decode()} of {tensor.bytes} bytes, the manifest says {dtype} "
@@ -240,14 +219,24 @@ class Session:
             )
 
     def _tap(self, index: int) -> _Watched:
-        tap = _Tap()
+        tap = Tap()
         self._check_status(self._library.svit_tap_at(self._open_handle(), index, ctypes.byref(tap)))
-        axes = range(tap.tensor.ndim)
+        name = tap.name.decode()
+        shape = tuple(tap.tensor.shape[axis] for axis in range(tap.tensor.ndim))
+        model = self.manifest.model
+        states = {layer.name: layer.state_shape for layer in model.lif_layers}
+        timesteps = model.timesteps if model.mode == "sequence" else 1
+        if name not in states or math.prod(shape) != timesteps * math.prod(states[name]):
+            raise VerificationError(
+                f"the program shows spikes {shape} of layer '{name}', the manifest says {timesteps} time steps of "
+                f"{states.get(name, 'no such layer')}. Build the bundle again."
+            )
         return _Watched(
-            name=tap.name.decode(),
-            shape=tuple(tap.tensor.shape[axis] for axis in axes),
+            name=name,
+            shape=shape,
             dtype=np.dtype(tap.tensor.dtype.decode()),
-            order=tuple(tap.order[axis] for axis in axes),
+            order=tuple(tap.order[axis] for axis in range(tap.tensor.ndim)),
+            neurons=states[name][1:],
         )
 
     def _open_handle(self) -> int:
@@ -258,7 +247,7 @@ class Session:
     def _check_status(self, status: int) -> None:
         if status != 0:
             reason: bytes = self._library.svit_last_error(self._open_handle())
-            raise SvitError(f"the bundle failed to run: {reason.decode(errors='replace')}.")
+            raise RunError(f"the bundle failed to run: {reason.decode(errors='replace')}.")
 
 
 def _check_machine(bundle: Path, manifest: Manifest) -> None:
@@ -269,17 +258,6 @@ def _check_machine(bundle: Path, manifest: Manifest) -> None:
         raise ConfigError(
             f"{bundle} is built for {built_for}, this machine is {machine}: run it through board {manifest.board}."
         )
-
-
-def _load_library(path: Path) -> ctypes.CDLL:
-    try:
-        library = ctypes.CDLL(str(path.resolve()))
-        for name, (result, arguments) in _PROTOTYPES.items():
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
-    except (OSError, AttributeError) as error:
-        raise ConfigError(f"{path} cannot be loaded: {error}. Build the bundle again.") from None
-    return library
 
 
 def _checked(x: NDArray[Any], shape: tuple[int, ...], dtype: str) -> Float32Array:

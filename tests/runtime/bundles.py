@@ -108,7 +108,7 @@ def metadata(timesteps: int) -> ModelMetadata:
         static_input=True,
         input=TensorSpec(name="input", shape=(1, 8)),
         output=TensorSpec(name="logits", shape=(1, 2)),
-        lif_layers=(LIFLayer(name="fire", params=LIFParams(), state_shape=(1, 8)),),
+        lif_layers=tuple(LIFLayer(name=name, params=LIFParams(), state_shape=(1, 8)) for name in ("fire", "counts")),
         normalization=Normalization(mean=(0.0,), std=(1.0,)),
         class_names=("first", "second"),
         parameter_bytes=32,

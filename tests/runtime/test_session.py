@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svitkit.errors import ConfigError, SvitError, VerificationError
+from svitkit.errors import ConfigError, RunError, VerificationError
 from svitkit.manifest import read_manifest, write_manifest
 from svitkit.runtime.session import Session
 from tests.runtime import bundles
@@ -35,6 +36,7 @@ def test_step_keeps_the_states_and_equals_numpy(built_host_bundle: Path) -> None
 def test_run_is_the_mean_over_the_steps_of_a_static_input_or_of_frames(built_host_bundle: Path) -> None:
     with Session(built_host_bundle) as session:
         static, frames = session.run(IMAGE), session.run(FRAMES)
+        np.testing.assert_array_equal(session.run(IMAGE[0]), static)
     np.testing.assert_array_equal(static[0], bundles.expected(np.repeat(IMAGE, 4, axis=0))[0].mean(axis=0))
     np.testing.assert_array_equal(frames[0], bundles.expected(FRAMES)[0].mean(axis=0))
     assert static.dtype == np.float32
@@ -77,8 +79,8 @@ def test_two_sessions_do_not_share_states(built_host_bundle: Path) -> None:
 
 @pytest.mark.parametrize(
     "x",
-    [IMAGE.astype(np.float64), IMAGE[0], np.zeros((3, 8), np.float32), np.zeros((0, 8), np.float32)],
-    ids=["float64", "no batch axis", "three of four steps", "empty"],
+    [IMAGE.astype(np.float64), IMAGE[None], np.zeros((3, 8), np.float32), np.zeros((0, 8), np.float32)],
+    ids=["float64", "an axis too many", "three of four steps", "empty"],
 )
 def test_a_wrong_input_is_a_config_error(built_host_bundle: Path, x: np.ndarray) -> None:
     with Session(built_host_bundle) as session, pytest.raises(ConfigError, match=r"wanted float32 \("):
@@ -91,9 +93,7 @@ def test_an_input_that_is_not_contiguous_is_read_as_it_looks(built_host_bundle: 
 
 
 def test_step_is_refused_by_a_sequence_bundle(tiny_bundle: Path) -> None:
-    import dataclasses
-
-    bundles.seal(tiny_bundle, bundles.HOST, dataclasses.replace(bundles.metadata(4), mode="sequence"))
+    bundles.seal(tiny_bundle, bundles.HOST, dataclasses.replace(bundles.metadata(1), mode="sequence"))
     with Session(tiny_bundle) as session:
         np.testing.assert_array_equal(session.run(IMAGE), bundles.expected(IMAGE)[0])
         with pytest.raises(ConfigError, match="--mode step"):
@@ -122,8 +122,6 @@ def test_a_missing_file_is_named(tiny_bundle: Path) -> None:
 
 
 def test_a_bundle_for_another_architecture_is_refused(tiny_bundle: Path) -> None:
-    import dataclasses
-
     other = next(triple for triple in bundles.TARGETS if triple != bundles.HOST)
     write_manifest(tiny_bundle, dataclasses.replace(read_manifest(tiny_bundle), triple=other))
     with pytest.raises(ConfigError, match=r"built for \w+, this machine is \w+: run it through board"):
@@ -141,6 +139,29 @@ def test_a_program_that_does_not_fit_its_manifest_is_refused(tiny_bundle: Path) 
         Session(tiny_bundle)
 
 
+@pytest.mark.parametrize("neurons", [None, (1, 9)], ids=["no such layer", "other neurons"])
+def test_spikes_that_the_manifest_does_not_know_are_refused(tiny_bundle: Path, neurons: tuple[int, ...] | None) -> None:
+    model = bundles.metadata(4)
+    fire, counts = model.lif_layers
+    layers = (counts,) if neurons is None else (dataclasses.replace(fire, state_shape=neurons), counts)
+    bundles.seal(tiny_bundle, bundles.HOST, dataclasses.replace(model, lif_layers=layers))
+    with pytest.raises(VerificationError, match=r"spikes \(8, 1\) of layer 'fire'"):
+        Session(tiny_bundle)
+
+
+def test_spikes_stored_without_their_axes_of_one_come_with_them(tiny_bundle: Path) -> None:
+    reseal(
+        tiny_bundle, old="tensor 6 counts float32 workspace 256 2 1 8", new="tensor 6 counts float32 workspace 256 1 8"
+    )
+    text = (tiny_bundle / "program.txt").read_text().replace("taporder counts 2 0 1", "taporder counts 1 0")
+    text = text.replace("call fire fire 4 3 2 4 6", "call fire fire 4 3 2 4 7")
+    text = text.replace("state 2", "tensor 7 shaped float32 workspace 256 2 1 8\nstate 2")
+    (tiny_bundle / "program.txt").write_text(text)
+    bundles.seal(tiny_bundle, bundles.HOST, bundles.metadata(4))
+    with Session(tiny_bundle) as session:
+        np.testing.assert_array_equal(session.run_with_spikes(FRAMES)[1]["counts"], bundles.expected(FRAMES)[1])
+
+
 def test_the_error_of_a_damaged_program_names_the_line(tiny_bundle: Path) -> None:
     reseal(tiny_bundle, old="state 2 0.0", new="state 2 nothing")
     with pytest.raises(ConfigError, match=r"program\.txt line 10"):
@@ -153,7 +174,7 @@ def test_a_kernels_own_error_is_reported_in_a_process_that_has_tvm(tiny_bundle: 
     reseal(tiny_bundle, old="call scale stem 3 0 1 3", new="call scale stem 3 0 2 5")
     with (
         Session(tiny_bundle) as session,
-        pytest.raises(SvitError, match=r"'scale' of layer 'stem' failed: \w+Error: .*"),
+        pytest.raises(RunError, match=r"'scale' of layer 'stem' failed: \w+Error: .*"),
     ):
         session.run(IMAGE)
 
