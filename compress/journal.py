@@ -55,7 +55,7 @@ class Journal:
     """Measurements by key; what is new is appended to the file at once."""
 
     def __init__(self, path: Path, subject: Subject, *, resume: bool) -> None:
-        """Opens or begins a journal.
+        """Opens a journal; a new one is written with its first measurement.
 
         Args:
             path: the file.
@@ -65,7 +65,7 @@ class Journal:
         Raises:
             ConfigError: the file is another search's, is damaged, or exists and ``resume`` is not set.
         """
-        self.path = path
+        self.path, self.subject = path, subject
         self._known: dict[str, Measurement] = {}
         if path.exists():
             if not resume:
@@ -73,9 +73,7 @@ class Journal:
                     f"'{path}' is the journal of a search that did not finish. "
                     f"Go on with it (--resume), or choose another output directory."
                 )
-            self._read(subject)
-        if not path.exists():
-            write_text(path, _line(to_json(subject, Subject)))
+            self._read()
 
     def measure(self, key: str, compute: Callable[[], tuple[float, int]]) -> Measurement:
         """Returns what is known about a candidate, and finds it out first if nothing is.
@@ -87,6 +85,8 @@ class Journal:
         if key not in self._known:
             accuracy, size = compute()
             measurement = Measurement(key=key, accuracy=accuracy, parameter_bytes=size)
+            if not self.path.exists():
+                write_text(self.path, _line(to_json(self.subject, Subject)))
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(_line(to_json(measurement, Measurement)))
                 file.flush()
@@ -94,7 +94,7 @@ class Journal:
             self._known[key] = measurement
         return self._known[key]
 
-    def _read(self, subject: Subject) -> None:
+    def _read(self) -> None:
         raw = self.path.read_bytes()
         end = raw.rfind(b"\n") + 1
         lines = raw[:end].splitlines()
@@ -103,7 +103,7 @@ class Journal:
             return
         found = from_json(lines[0], Subject, source=f"line 1 of '{self.path}'")
         for what, name in (("network", "checkpoint"), ("data", "data"), ("settings", "settings")):
-            got, wanted = (getattr(side, f"{name}_sha256") for side in (found, subject))
+            got, wanted = (getattr(side, f"{name}_sha256") for side in (found, self.subject))
             if got != wanted:
                 raise ConfigError(
                     f"'{self.path}' belongs to a search with other {what} ({got[:12]}..., now {wanted[:12]}...). "

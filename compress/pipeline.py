@@ -2,53 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
 from svitkit.compress.compose import compose
+from svitkit.compress.directory import TRAINING_NAME, prepare_directory
 from svitkit.compress.evaluate import Candidates, accuracy, data_sha256, load_batches
 from svitkit.compress.finetune import finetune, finetune_options
 from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.importance import filter_norms
 from svitkit.compress.journal import JOURNAL_NAME, Journal, Measurement, Subject
-from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search
+from svitkit.compress.options import CompressOptions, constraints
+from svitkit.compress.primesvt import Outcome, Search
 from svitkit.compress.report import REPORT_NAME, Accuracy, PruneReport, describe_groups, describe_outcome
 from svitkit.data.dataset import SPLITS, Dataset, Split, sample_order
-from svitkit.errors import ConfigError, UnsupportedError, unknown_name
+from svitkit.errors import UnsupportedError
 from svitkit.files import staged_directory
 from svitkit.manifest import to_json
-from svitkit.models.checkpoint import SPEC_NAME, WEIGHTS_NAME, Checkpoint, checkpoint_sha256, save_checkpoint
+from svitkit.models.checkpoint import Checkpoint, checkpoint_sha256, save_checkpoint
 from svitkit.models.plan import PrunePlan, plan_sha256
 from svitkit.models.run import example_input
 from svitkit.models.spec import match_dataset
 
-METHODS = ("primesvt",)
-TRAINING_NAME = "finetune.training.pt"
-OWN_FILES = {JOURNAL_NAME, REPORT_NAME, SPEC_NAME, WEIGHTS_NAME, TRAINING_NAME}
 Progress = Callable[[str, int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressOptions:
-    """What is asked for beside network and data; see :func:`compress_model`."""
-
-    method: str
-    config: PrimeSVTConfig
-    bn_recalibration: int
-    finetune_epochs: int
-    seed: int
-    limit: int | None
-
-    def sha256(self) -> str:
-        """Returns a hash of every option."""
-        content = {**asdict(self), "config": json.loads(to_json(self.config, PrimeSVTConfig))}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +85,14 @@ def compress_model(
     """
     options = CompressOptions(
         method=method,
-        config=_config(method, max_drop, min_saving),
-        bn_recalibration=_not_negative("bn_recalibration", bn_recalibration),
-        finetune_epochs=_not_negative("finetune_epochs", finetune_epochs),
-        seed=_not_negative("seed", seed),
+        config=constraints(max_drop, min_saving),
+        bn_recalibration=bn_recalibration,
+        finetune_epochs=finetune_epochs,
+        seed=seed,
         limit=limit,
     )
     data = _limited(match_dataset(dataset, checkpoint.spec), limit)
-    _prepare_directory(out, resume=resume)
+    prepare_directory(out, resume=resume)
     run = _Compression(checkpoint, data, out, options, progress or _silent)
     subject = Subject(
         checkpoint_sha256=checkpoint_sha256(checkpoint),
@@ -241,22 +220,6 @@ def _nothing_prunable(found: tuple[FoundGroup, ...]) -> str:
     return f"nothing in this network can be pruned: {reasons or 'no layer produces channels that another consumes'}."
 
 
-def _config(method: str, max_drop: float, min_saving: float) -> PrimeSVTConfig:
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    try:
-        return PrimeSVTConfig(max_drop=max_drop, min_saving=min_saving)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}.") from None
-
-
-def _not_negative(name: str, value: int) -> int:
-    if value < 0:
-        raise ConfigError(f"{name} is {value}, but must be 0 or more.")
-    return value
-
-
 def _limited(dataset: Dataset, limit: int | None) -> Dataset:
     if limit is None:
         return dataset
@@ -268,20 +231,6 @@ def _first(dataset: Dataset, name: str, limit: int) -> Split:
     split = dataset.split(name)
     index = sample_order(dataset, name, seed=None, limit=limit)
     return Split(x=split.x[index], y=split.y[index])
-
-
-def _prepare_directory(out: Path, *, resume: bool) -> None:
-    """Refuses a directory that holds anything else; clears the way where a finished search is repeated."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"'{out}' is a file, but compression writes a directory. Choose another name.")
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in OWN_FILES) if out.exists() else []
-    if foreign:
-        raise ConfigError(f"'{out}' holds other files ({', '.join(foreign[:3])}). Choose an empty or new directory.")
-    report, journal = out / REPORT_NAME, out / JOURNAL_NAME
-    if not resume and (report.exists() or not journal.exists()):
-        for path in (report, journal, out / TRAINING_NAME):
-            path.unlink(missing_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _silent(stage: str, done: int, total: int) -> None:

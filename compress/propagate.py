@@ -2,42 +2,17 @@
 
 A rule is ``rule(roles, given, shape) -> axes``: ``given`` holds the operator's arguments by their names in its schema,
 with :class:`Tensor` in the place of tensors. An operator without a rule fixes the axes of all its inputs: nothing is
-pruned on a guess.
+pruned on a guess. Here are the operators that compute; those that only rearrange are in
+:mod:`svitkit.compress.rearrange`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-from svitkit.compress.axes import Axes, Piece, extent, fix, merge, new_axes, regroup, whole
-
-Given = dict[str, Any]
-Rule = Callable[["Roles", Given, Sequence[int]], Axes]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Tensor:
-    """A value of the traced graph.
-
-    Attributes:
-        axes: its axes.
-        parameter: its name in the state dict, if it is a parameter or buffer.
-        ancestors: the computed values that it depends on, itself among them, by node name.
-    """
-
-    axes: Axes
-    parameter: str | None = None
-    ancestors: frozenset[str] = frozenset()
-
-
-@dataclass
-class Roles:
-    """Which axes of which parameters produce channels, and which consume them."""
-
-    producing: list[tuple[str, int]] = field(default_factory=list)
-    consuming: list[tuple[str, int]] = field(default_factory=list)
+from svitkit.compress.axes import Axes, Piece, extent, fix, merge, new_axes, whole
+from svitkit.compress.rearrange import DIVISIONS, SHAPE_RULES
+from svitkit.compress.values import Given, Roles, Rule, Tensor, tensors
 
 
 def propagate(op: str, roles: Roles, given: Given, shape: Sequence[int]) -> tuple[Axes, ...]:
@@ -59,16 +34,6 @@ def propagate(op: str, roles: Roles, given: Given, shape: Sequence[int]) -> tupl
     for value in tensors(given):
         fix([piece for axis in value.axes for piece in axis], f"the operator '{op}' has no rule")
     return (new_axes(shape),)
-
-
-def tensors(given: Given) -> list[Tensor]:
-    """Lists the tensors among an operator's arguments."""
-    flat: list[Tensor] = []
-    for value in given.values():
-        flat.extend(
-            item for item in (value if isinstance(value, list | tuple) else [value]) if isinstance(item, Tensor)
-        )
-    return flat
 
 
 def _convolution(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
@@ -141,31 +106,6 @@ def _is_skip(left: Tensor, right: Tensor) -> bool:
     return left.ancestors <= right.ancestors or right.ancestors <= left.ancestors
 
 
-def _reshape(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
-    return regroup(given["self"].axes, shape)
-
-
-def _permute(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
-    return tuple(given["self"].axes[dim] for dim in given["dims"])
-
-
-def _transpose(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
-    axes = list(given["self"].axes)
-    first, second = given.get("dim0", -2), given.get("dim1", -1)
-    axes[first], axes[second] = axes[second], axes[first]
-    return tuple(axes)
-
-
-def _reverse(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
-    return tuple(reversed(given["self"].axes))
-
-
-def _expand(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
-    axes: Axes = given["self"].axes
-    padded = [*new_axes(shape[: len(shape) - len(axes)]), *axes]
-    return tuple(axis if extent(axis) == size else (Piece(size),) for axis, size in zip(padded, shape, strict=True))
-
-
 def _pool(spatial: int) -> Callable[[Roles, Given, Sequence[int]], Axes]:
     def rule(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
         x: Tensor = given["input"] if "input" in given else given["self"]
@@ -203,62 +143,6 @@ def _reduce(reason: str | None) -> Callable[[Roles, Given, Sequence[int]], Axes]
     return rule
 
 
-def _select(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
-    axes: Axes = given["self"].axes
-    dim: int = given["dim"] % len(axes)
-    fix(axes[dim], "single indices of it are picked")
-    return (*axes[:dim], *axes[dim + 1 :])
-
-
-def _slice(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
-    axes: Axes = given["self"].axes
-    dim: int = given["dim"] % len(axes)
-    if extent(axes[dim]) == shape[dim]:
-        return axes
-    fix(axes[dim], "a slice is cut out of it")
-    return (*axes[:dim], (Piece(shape[dim]),), *axes[dim + 1 :])
-
-
-def _divide(given: Given, shape: Sequence[int]) -> tuple[Axes, ...]:
-    """Equal parts of an axis: each has the same pieces, without the outermost factor."""
-    axes: Axes = given["self"].axes
-    dim: int = given["dim"] % len(axes)
-    total, size = extent(axes[dim]), shape[dim]
-    sizes = given.get("split_sizes", given.get("split_size"))
-    equal = total % size == 0 and not (isinstance(sizes, list | tuple) and len(set(sizes)) > 1)
-    if equal:
-        inner = regroup((axes[dim],), (total // size, size))[1]
-        part: Axes = (*axes[:dim], inner, *axes[dim + 1 :])
-        return (part,) * (total // size)
-    fix(axes[dim], "it is split into unequal parts")
-    lengths = sizes if isinstance(sizes, list | tuple) else [min(size, total - at) for at in range(0, total, size)]
-    return tuple((*axes[:dim], (Piece(length),), *axes[dim + 1 :]) for length in lengths)
-
-
-def _unbind(given: Given, shape: Sequence[int]) -> tuple[Axes, ...]:
-    axes: Axes = given["self"].axes
-    dim: int = given["dim"] % len(axes)
-    fix(axes[dim], "it is taken apart into single indices")
-    return ((*axes[:dim], *axes[dim + 1 :]),) * extent(axes[dim])
-
-
-def _concatenate(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
-    """Equal parts side by side: an outer factor is added, and channel c of every part is one channel."""
-    parts = [value.axes for value in given["tensors"]]
-    dim = given["dim"] % len(shape)
-    for other in parts[1:]:
-        for at, (a, b) in enumerate(zip(parts[0], other, strict=True)):
-            if at != dim:
-                merge(a, b)
-    if len({extent(axes[dim]) for axes in parts}) == 1:
-        for other in parts[1:]:
-            merge(parts[0][dim], other[dim])
-        outer = Piece(len(parts), fixed="it counts concatenated tensors")
-        return (*parts[0][:dim], (outer, *parts[0][dim]), *parts[0][dim + 1 :])
-    fix([piece for axes in parts for piece in axes[dim]], "it is concatenated with an axis of another size")
-    return (*parts[0][:dim], (Piece(shape[dim]),), *parts[0][dim + 1 :])
-
-
 def _normalize_over(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
     x = given["input"] if "input" in given else given["self"]
     count = len(given["normalized_shape"]) if "normalized_shape" in given else len(x.axes)
@@ -270,10 +154,9 @@ ELEMENTWISE = (
     "sub rsub mul div neg relu relu_ sigmoid tanh gelu silu clamp clone contiguous detach alias dropout _to_copy to "
     "type_as lift_fresh_copy identity abs square sqrt exp pow maximum minimum zeros_like ones_like neuron mul_ div_"
 )
-RESHAPES = "view reshape flatten unflatten squeeze unsqueeze _unsafe_view"
 RULES: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE.split(), _elementwise),
-    **dict.fromkeys(RESHAPES.split(), _reshape),
+    **SHAPE_RULES,
     **{f"conv{n}d": _convolution for n in (1, 2, 3)},
     **{f"{kind}_pool{n}d": _pool(n) for n in (1, 2, 3) for kind in ("max", "avg", "adaptive_avg", "adaptive_max")},
     "add": _add,
@@ -282,22 +165,9 @@ RULES: dict[str, Rule] = {
     "batch_norm": _batch_norm,
     "layer_norm": _normalize_over,
     "softmax": _normalize_over,
-    "permute": _permute,
-    "transpose": _transpose,
-    "t": _reverse,
-    "expand": _expand,
     "matmul": _matmul,
     "bmm": _matmul,
     "sum": _reduce(None),
     "mean": _reduce("a mean is taken over it"),
     "amax": _reduce("a maximum is taken over it"),
-    "select": _select,
-    "slice": _slice,
-    "cat": _concatenate,
-}
-DIVISIONS: dict[str, Callable[[Given, Sequence[int]], tuple[Axes, ...]]] = {
-    "chunk": _divide,
-    "split": _divide,
-    "split_with_sizes": _divide,
-    "unbind": _unbind,
 }

@@ -12,7 +12,8 @@ from spikingjelly.activation_based import functional
 from torch import fx, nn
 
 from svitkit.compress.axes import Axes, Axis, fix, new_axes
-from svitkit.compress.propagate import Roles, Tensor, propagate, tensors
+from svitkit.compress.propagate import propagate
+from svitkit.compress.values import Roles, Tensor, tensors
 from svitkit.errors import SvitError, UnsupportedError
 from svitkit.models.neurons import neuron_layers
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from tests.compress.networks import OwnNetwork, firing_checkpoint
 INPUT = torch.zeros(2, 1, 1, 6, 6)
 
 
+@cache
 def groups_of(family: str) -> dict[str, FoundGroup]:
     checkpoint = firing_checkpoint(family)
     return {found.group.name: found for found in find_groups(checkpoint.model, example_input(checkpoint.spec))}

@@ -13,7 +13,7 @@ from svitkit.compress import pipeline
 from svitkit.compress.pipeline import CompressResult, compress_model
 from svitkit.compress.report import PruneReport, report_table
 from svitkit.data import Dataset, load_data
-from svitkit.errors import ConfigError
+from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.manifest import from_json
 from svitkit.models.checkpoint import Checkpoint, load_checkpoint
 from svitkit.models.run import forward_logits
@@ -192,6 +192,40 @@ def test_fine_tuning_is_never_worse_on_validation_than_no_fine_tuning(
     assert tuned.report.after.validation >= plain.report.after.validation
     assert tuned.report.parameter_bytes_after == plain.report.parameter_bytes_after
     assert not (tmp_path / "tuned" / "finetune.training.pt").exists()
+
+
+def test_fine_tuning_that_was_interrupted_goes_on_to_the_same_weights(
+    checkpoint: Checkpoint, digits: Dataset, tmp_path: Path
+) -> None:
+    options = {**LOOSE, "limit": 64, "min_saving": 0.1, "finetune_epochs": 3}
+
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "fine-tune" and done > 2 * total // 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress_model(checkpoint, digits, tmp_path / "stopped", progress=interrupt, **options)
+    assert (tmp_path / "stopped" / "finetune.training.pt").exists()
+    compress_model(checkpoint, digits, tmp_path / "stopped", resume=True, **options)
+    compress_model(checkpoint, digits, tmp_path / "straight", **options)
+    for name in ("model.safetensors", "report.json"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
+
+
+def test_a_network_of_which_nothing_can_be_pruned_is_an_error_and_nothing_is_written(
+    checkpoint: Checkpoint, digits: Dataset, tmp_path: Path
+) -> None:
+    class Linear(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Linear(256, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x.flatten(2))
+
+    with pytest.raises(UnsupportedError, match="nothing in this network can be pruned"):
+        compress_model(Checkpoint(model=Linear().eval(), spec=checkpoint.spec), digits, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
