@@ -18,7 +18,7 @@ from svitkit.errors import SvitError
 PACKAGES: dict[str, tuple[str, ...]] = {
     "models, compress": ("torch", "spikingjelly", "safetensors", "scikit-learn", "pillow"),
     "export": ("onnx", "onnx-ir", "onnxscript", "onnxruntime"),
-    "build": ("apache-tvm", "ziglang", "cmake", "ninja"),
+    "build": ("apache-tvm", "ziglang", "cmake", "ninja", "pyelftools"),
 }
 LEAST_PYTHON = (3, 11)
 VERSION_TIMEOUT_S = 60

@@ -6,6 +6,7 @@ missing tool); 130 interrupted.
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from dataclasses import dataclass
@@ -55,8 +56,9 @@ def _start(
 ) -> None:
     """Compress a Spiking Vision Transformer, compile it for a board, and measure it there."""
     context.obj.debug = debug
-    if not debug:
-        warnings.simplefilter("ignore")  # what libraries warn of is for developers, not for users
+    if not debug:  # what libraries warn of is for developers, not for users
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
 
 
 app.command("models")(look.models)

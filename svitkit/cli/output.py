@@ -74,6 +74,8 @@ def progress() -> Iterator[Advance]:
 
         def advance(stage: str, done: float, total: float = 1.0, /) -> None:
             if stage not in tasks:
+                for earlier in tasks.values():  # a stage begins when those before it are done
+                    bars.update(earlier, completed=1.0, total=1.0)
                 tasks[stage] = bars.add_task(stage)
             bars.update(tasks[stage], completed=done, total=total)
 

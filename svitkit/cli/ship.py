@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -176,10 +177,10 @@ def deploy(
         with progress() as advance:
             outcome = run(model, checkpoint, dataset, where, folder, options=options, advance=advance)
         if isinstance(outcome, Shortfall):
-            show(vars(outcome), _shortfall_table(outcome))
+            show(asdict(outcome), _shortfall_table(outcome))
             raise typer.Exit(FINDING)
         deployment, record = outcome
-        show(vars(deployment), _deployment_table(deployment), render_record(record))
+        show(asdict(deployment), _deployment_table(deployment), render_record(record))
     if not deployment.valid:
         raise typer.Exit(FINDING)
 
