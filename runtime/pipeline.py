@@ -10,7 +10,7 @@ from svitkit.runtime.import_onnx import Graph, import_onnx
 from svitkit.runtime.lowering.rules import lower
 from svitkit.runtime.memory import plan_memory
 from svitkit.runtime.program import MemoryPlan, Program
-from svitkit.runtime.toolchain import link_shared
+from svitkit.runtime.toolchain import shared_linker
 
 WIDE_VECTOR_CPUS = {"x86-64-v4"}
 
@@ -47,15 +47,10 @@ def panel_lanes(board: Board) -> int:
 def compile_kernels(program: Program, board: Board, library: Path) -> None:
     """Compiles the program's functions with TVM and links them for the board.
 
-    The library needs nothing of TVM at run time but one symbol, which libsvit provides.
+    The library needs nothing of TVM at run time.
     """
     import tvm
 
     functions = {name: function.with_attr("global_symbol", name) for name, function in program.functions.items()}
     executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(board.tvm_target()))
-
-    def link(output: str, objects: list[str], options: list[str] | None = None, **_: object) -> None:
-        link_shared([Path(name) for name in objects], Path(output), board.triple)
-
-    link.output_format = "so"  # type: ignore[attr-defined]  # TVM reads the attribute off the function
-    executable.export_library(str(library), fcompile=link)
+    executable.export_library(str(library), fcompile=shared_linker(board.triple))

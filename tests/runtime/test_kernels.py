@@ -139,7 +139,7 @@ def test_max_pooling_equals_torch(source: str) -> None:
 
 def test_attention_multiplies_spikes_exactly_in_integers() -> None:
     heads, depth, tokens = 2, 8, 9
-    x = normal((T, 1, 3 * heads * depth, tokens)) * 2 + 1
+    x = normal((T, 1, 3 * heads * depth, tokens)) * 4 + 1
     nodes = [
         node("LIF", "input zero", "s", params=LIFParams()),
         node("Reshape", "s shape", "heads"),

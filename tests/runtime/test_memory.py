@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from svitkit.runtime.memory import ALIGNMENT, plan_memory
@@ -10,7 +12,7 @@ from svitkit.runtime.view import Buffer
 def chain(sizes: list[int]) -> Program:
     """Calls that each read the buffer before and write the next."""
     buffers = [Buffer(f"b{index}", "uint8", (size,)) for index, size in enumerate(sizes)]
-    calls = [Call("k", f"layer{index}", pair) for index, pair in enumerate(zip(buffers, buffers[1:], strict=False))]
+    calls = [Call("k", f"layer{index}", pair) for index, pair in enumerate(pairwise(buffers))]
     return Program(buffers[0], buffers[-1], calls=calls)
 
 
