@@ -1,7 +1,7 @@
 """What travels between the stages beside the tensors: typed, frozen, and strict when read.
 
-``ModelMetadata`` goes with an ONNX file (as JSON under the metadata key ``svitkit``) and, inside ``Manifest``, with a bundle.
-Reading rejects unknown and missing keys.
+``ModelMetadata`` goes with an ONNX file (as JSON under the metadata key ``svitkit``) and, inside ``Manifest``, with a
+bundle. Reading rejects unknown and missing keys.
 """
 
 from __future__ import annotations
