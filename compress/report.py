@@ -191,7 +191,7 @@ def describe_outcome(
         f"validation (a loss of {config.max_drop:g} allowed)"
     )
     if not small:
-        why += "; no candidate within the allowed loss saves more"
+        why += "; of the candidates tried none within the allowed loss saves more"
     return PruneReport(
         method=method,
         satisfied=accurate and small,
