@@ -23,6 +23,7 @@ from pathlib import Path
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
+from elftools.elf.sections import SymbolTableSection
 
 from svitkit.errors import ConfigError, UnsupportedError, VerificationError, unknown_name
 from svitkit.files import staged_directory
@@ -98,6 +99,8 @@ def link_shared(objects: Sequence[str | Path], output: str | Path, triple: str) 
     command += [str(_RUNNER / "kernel_error.c"), *(str(item) for item in objects), "-lm"]
     result = _run(command)
     missing = sorted(set(re.findall(r"undefined symbol: (\S+)", result.stderr)))
+    if result.returncode == 0:
+        missing = _runtime_pointers(Path(output))
     if missing:
         raise UnsupportedError(
             f"the compiled network calls {', '.join(missing)}, which no board has. "
@@ -105,6 +108,14 @@ def link_shared(objects: Sequence[str | Path], output: str | Path, triple: str) 
         )
     _check_success(result, f"linking {output} for {triple}")
     check_glibc([Path(output)])
+
+
+def _runtime_pointers(library: Path) -> list[str]:
+    """Names of the function pointers that TVM's runtime would fill in on loading; without it, calling one is a crash."""
+    with library.open("rb") as file:
+        tables = [s for s in ELFFile(file).iter_sections() if isinstance(s, SymbolTableSection)]
+        names = [symbol.name for table in tables for symbol in table.iter_symbols()]
+    return sorted({name for name in names if name.startswith("__TVM")})
 
 
 def shared_linker(triple: str) -> Callable[[str, Sequence[str]], None]:

@@ -7,12 +7,13 @@ Spikes and counts multiply in integers, so the result is exact on every processo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, dot, function, nest
-from svitkit.runtime.kernels.pointwise import Operand
+from svitkit.runtime.kernels.emit import Expr, assign, dot, function, nest
+from svitkit.runtime.kernels.pointwise import Operand, accumulate
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,20 @@ class ContractSpec:
 def build_contract(spec: ContractSpec) -> Expr:
     """Returns the TIR function; arguments: a, b, out."""
     dtype = spec.out.dtype
-    inner = spec.extents[-1]
 
     def body(a: Expr, b: Expr, out: Expr) -> None:
-        total = T.alloc_buffer((inner,), dtype)
-        with nest(spec.extents[:-1]) as loops:
-            with nest((inner,)) as (j,):
-                T.buffer_store(total, T.cast(T.int32(0), dtype), [j])
-            with nest(spec.reduced) as parts, nest((inner,)) as (j,):
-                index = [*loops, j]
-                left = a[T.int32(spec.a.offset) + dot(index, spec.a.strides) + dot(parts, spec.a_reduced)]
-                right = b[T.int32(spec.b.offset) + dot(index, spec.b.strides) + dot(parts, spec.b_reduced)]
-                T.buffer_store(total, total[j] + T.cast(left, dtype) * T.cast(right, dtype), [j])
-            with nest((inner,)) as (j,):
-                T.buffer_store(out, total[j], [dot([*loops, j], spec.out.strides)])
+        def add(total: Expr, width: int, loops: Sequence[Expr]) -> None:
+            with nest(spec.reduced) as parts:
+                left = T.int32(spec.a.offset) + dot(loops, spec.a.strides) + dot(parts, spec.a_reduced)
+                right = T.int32(spec.b.offset) + dot(loops, spec.b.strides) + dot(parts, spec.b_reduced)
+
+                def product(j: Expr) -> Expr:
+                    factor = T.cast(a[left + j * spec.a.strides[-1]], dtype)
+                    return factor * T.cast(b[right + j * spec.b.strides[-1]], dtype)
+
+                assign(total, 0, width, lambda j: total[j] + product(j))
+
+        accumulate(spec.extents, spec.out, out, dtype, add, lambda total, j: total[j])
 
     arguments = [("a", spec.a.elements, spec.a.dtype), ("b", spec.b.elements, spec.b.dtype)]
     return function([*arguments, ("out", spec.out.elements, dtype)], body)

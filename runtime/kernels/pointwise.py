@@ -5,13 +5,16 @@ The loops follow the storage order of the output, so the innermost one runs alon
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, as_float, divide, dot, function, nest
+from svitkit.runtime.kernels.emit import Expr, as_float, assign, divide, dot, function, nest
+from svitkit.runtime.kernels.panels import panel_runs
 
+LANES = 32
 Operator = Literal["add", "sub", "mul", "div", "copy"]
 
 
@@ -83,24 +86,60 @@ def build_elementwise(spec: ElementwiseSpec) -> Expr:
 
 def build_reduce(spec: ReduceSpec) -> Expr:
     """Returns the TIR function; arguments: x, out."""
-    exact = spec.x.dtype != "float32"
-    dtype = "int32" if exact else "float32"
+    dtype = "float32" if spec.x.dtype == "float32" else "int32"
 
     def body(x: Expr, out: Expr) -> None:
-        inner = spec.extents[-1] if spec.extents else 1
-        outer = spec.extents[:-1]
-        total = T.alloc_buffer((inner,), dtype)
-        with nest(outer) as loops:
-            with nest((inner,)) as (j,):
-                T.buffer_store(total, T.cast(T.int32(0), dtype), [j])
-            with nest(spec.reduced) as parts, nest((inner,)) as (j,):
-                index = T.int32(spec.x.offset) + dot([*loops, j][: len(spec.extents)], spec.x.strides)
-                value = T.cast(x[index + dot(parts, spec.x_reduced)], dtype)
-                T.buffer_store(total, total[j] + value, [j])
-            with nest((inner,)) as (j,):
-                result = as_float(total[j], dtype) if spec.out.dtype == "float32" else total[j]
-                if spec.divisor != 1:
-                    result = result / T.float32(spec.divisor)
-                T.buffer_store(out, result, [dot([*loops, j][: len(spec.extents)], spec.out.strides)])
+        def add(total: Expr, width: int, loops: Sequence[Expr]) -> None:
+            base = T.int32(spec.x.offset) + dot(loops, spec.x.strides)
+            with nest(spec.reduced) as parts:
+                source = base + dot(parts, spec.x_reduced)
+                assign(total, 0, width, lambda j: total[j] + T.cast(x[source + j * spec.x.strides[-1]], dtype))
+
+        def finish(total: Expr, j: Expr) -> Expr:
+            value = as_float(total[j], dtype) if spec.out.dtype == "float32" else total[j]
+            return value if spec.divisor == 1 else value / T.float32(spec.divisor)
+
+        accumulate(spec.extents, spec.out, out, dtype, add, finish)
 
     return function([("x", spec.x.elements, spec.x.dtype), ("out", spec.out.elements, spec.out.dtype)], body)
+
+
+def accumulate(
+    extents: Sequence[int],
+    target: Operand,
+    out: Expr,
+    dtype: str,
+    add: Callable[[Expr, int, Sequence[Expr]], None],
+    finish: Callable[[Expr, Expr], Expr],
+) -> None:
+    """Emits loops that keep a vector of sums in registers: zero, ``add`` to it, store what ``finish`` makes of it.
+
+    Args:
+        extents: output loops; the last one is the vector axis. Vectors stay below the size from which TVM would take
+            them from a workspace allocator that boards do not have.
+        target: how the output is written.
+        out: the output buffer.
+        dtype: of the sums.
+        add: given sums, their number and the loop variables (of the first lane), emits the additions.
+        finish: given sums and a lane, returns the result.
+    """
+    for run in panel_runs(extents[-1], LANES):
+        with nest((*extents[:-1], run.count)) as loops:
+            where = [*loops[:-1], T.int32(run.start) + loops[-1] * run.width]
+            _accumulate(run.width, where, target, out, dtype, add, finish)
+
+
+def _accumulate(
+    width: int,
+    where: Sequence[Expr],
+    target: Operand,
+    out: Expr,
+    dtype: str,
+    add: Callable[[Expr, int, Sequence[Expr]], None],
+    finish: Callable[[Expr, Expr], Expr],
+) -> None:
+    """One vector of sums."""
+    total = T.alloc_buffer((width,), dtype)
+    assign(total, 0, width, lambda _: T.cast(T.int32(0), dtype))
+    add(total, width, where)
+    assign(out, dot(where, target.strides), width, lambda j: finish(total, j), stride=target.strides[-1])

@@ -13,9 +13,10 @@ from svitkit.runtime.import_onnx import Node, axes_of
 from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operator, ReduceSpec, build_elementwise, build_reduce
 from svitkit.runtime.lowering.products import absorb_bias
 from svitkit.runtime.lowering.translation import Lowering, common_atom, operand
-from svitkit.runtime.view import Buffer, View, align, store
+from svitkit.runtime.view import Atom, Buffer, View, align, store
 
 LARGEST_BYTE = 255
+SINGLE = (Atom(1, 0, "channel"), Atom(1, 0, "channel"))
 
 
 @dataclass
@@ -124,7 +125,7 @@ def lower_reduce(*, mean: bool) -> Callable[[Lowering, Node], None]:
             for pair in zip(x.axes[i], out.axes[i], strict=True)
             if pair[1].stride
         ]
-        pairs.sort(key=lambda pair: -pair[1].stride)
+        pairs = sorted(pairs, key=lambda pair: -pair[1].stride) or [SINGLE]
         summed = [atom for i in gone for atom in x.axes[i]]
         repeated = prod(atom.size for atom in summed if not atom.stride)
         if repeated != 1 and not mean:

@@ -9,7 +9,9 @@ from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.contract import ContractSpec, build_contract
 from svitkit.runtime.lowering.products import defer_product
 from svitkit.runtime.lowering.translation import Lowering, common_atom, operand
-from svitkit.runtime.view import View, align, store
+from svitkit.runtime.view import Atom, View, align, store
+
+SINGLE = (Atom(1, 0, "channel"),) * 3
 
 
 def lower_matmul(state: Lowering, node: Node) -> None:
@@ -28,15 +30,17 @@ def _emit_contract(state: Lowering, node: Node, a: View, b: View) -> None:
     inner = align([replace(a, axes=(a.axes[-1],)), replace(b, axes=(b.axes[-2],))])[0]
     exact = a.buffer.dtype != "float32" and b.buffer.dtype != "float32"
     axes = [[common_atom(pair) for pair in axis] for axis in batch]
-    out = store(node.outputs[0], [*axes, a.axes[-2], b.axes[-1]], "int32" if exact else "float32", keep_broadcast=False)
-    loops = [
+    stored = [*axes, b.axes[-1], a.axes[-2]]  # rows of a innermost: in v k^T q that axis is dense in all three factors
+    out = store(node.outputs[0], stored, "int32" if exact else "float32", keep_broadcast=False)
+    out = replace(out, axes=(*out.axes[:-2], out.axes[-1], out.axes[-2]))
+    loops: list[tuple[Atom, ...]] = [
         (*pair, o)
         for axis, target in zip(batch, out.axes[:-2], strict=True)
         for pair, o in zip(axis, target, strict=True)
     ]
     loops += [(atom, replace(atom, stride=0), o) for atom, o in zip(a.axes[-2], out.axes[-2], strict=True)]
     loops += [(replace(atom, stride=0), atom, o) for atom, o in zip(b.axes[-1], out.axes[-1], strict=True)]
-    loops = sorted((loop for loop in loops if loop[2].size > 1), key=lambda loop: -loop[2].stride)
+    loops = sorted((loop for loop in loops if loop[2].size > 1), key=lambda loop: -loop[2].stride) or [SINGLE]
     spec = ContractSpec(
         tuple(loop[2].size for loop in loops),
         tuple(pair[0].size for pair in inner),

@@ -56,7 +56,9 @@ class Player:
     def __init__(self, network: Graph, *, lanes: int = 8) -> None:
         self.program: Program = lower(network, lanes=lanes)
         functions = {name: f.with_attr("global_symbol", name) for name, f in self.program.functions.items()}
-        self.library = tvm.compile(tvm.IRModule(functions), target="llvm").jit()
+        executable = tvm.compile(tvm.IRModule(functions), target="llvm")
+        self.source = str(executable.mod.inspect_source("ll"))
+        self.library = executable.jit()
         self.memory = {
             buffer: tvm.runtime.tensor(np.zeros(buffer.elements, buffer.dtype)) for buffer in self.program.buffers()
         }

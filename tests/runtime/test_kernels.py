@@ -208,6 +208,23 @@ def test_mean_divides_after_an_exact_sum() -> None:
     np.testing.assert_allclose(player.run(x), lif(x, LIFParams())[0].mean((0, 3)).ravel(), rtol=1e-6)
 
 
+def test_wide_sums_take_no_memory_from_the_runtime() -> None:
+    x = normal((T, 1, 1600, 2, 2))
+    nodes = [node("ReduceMean", "input axes", "logits", keepdims=0)]
+    player = Player(graph(nodes, input_shape=x.shape, output_shape=(T, 1600), constants={"axes": np.array([1, 3, 4])}))
+    np.testing.assert_allclose(player.run(x).reshape(T, 1600), x.mean((1, 3, 4)), rtol=1e-4, atol=1e-6)
+    assert "mean_0" in player.source
+    assert "TVMBackend" not in player.source
+
+
+def test_a_mean_over_everything_is_one_number() -> None:
+    x = normal((T, 1, 3, 2, 2))
+    player = Player(
+        graph([node("ReduceMean", "input", "logits")], input_shape=x.shape, output_shape=(1,), constants={})
+    )
+    np.testing.assert_allclose(player.run(x), [x.mean()], rtol=1e-5)
+
+
 def test_gemm_with_bias_and_transposed_weights() -> None:
     x, weight, bias = normal((3, 7)), normal((10, 7), 1), normal((10,), 2)
     nodes = [node("Gemm", "input w b", "logits", transB=1)]

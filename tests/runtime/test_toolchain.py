@@ -123,6 +123,13 @@ def test_code_that_calls_what_no_board_has_is_refused_by_name(tmp_path: Path) ->
         link_shared([item], tmp_path / "model.so", bundles.HOST)
 
 
+def test_code_that_takes_memory_from_tvms_runtime_is_refused(tmp_path: Path) -> None:
+    source = "void* (*__TVMBackendAllocWorkspace)(int); void* f(void) { return __TVMBackendAllocWorkspace(1); }"
+    code = compile_object(tmp_path / "kernel.o", source, bundles.HOST)
+    with pytest.raises(UnsupportedError, match="__TVMBackendAllocWorkspace, which no board has"):
+        link_shared([code], tmp_path / "model.so", bundles.HOST)
+
+
 def test_an_object_that_is_none_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "f.o").write_text("nothing")
     with pytest.raises(ConfigError, match="linking"):
