@@ -68,7 +68,8 @@ def load_checked(path: Path) -> onnx.ModelProto:
 
 def check_model(model: onnx.ModelProto, *, source: str) -> None:
     """Checks a model as :func:`load_checked` does, without a file."""
-    _check_header(model, source)
+    if not model.HasField("graph") or not model.graph.node:
+        raise ConfigError(f"{source} is no ONNX file: it has no graph. Write it with 'svitkit export'.")
     shapes = _declared_shapes(model.graph, source)
     tensors = list(model.graph.initializer)
     if model.graph.sparse_initializer:
@@ -78,6 +79,7 @@ def check_model(model: onnx.ModelProto, *, source: str) -> None:
         tensors.extend(attribute.t for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR)
     for tensor in tensors:
         _check_tensor(tensor, source)
+    _check_versions(model, source)
     shapes.update({tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer})
     _check_functions(model, source)
     for node in model.graph.node:
@@ -114,9 +116,7 @@ def _as_float32(params: LIFParams) -> tuple[float | None, ...]:
     return tuple(None if value is None else float(np.float32(value)) for value in values)
 
 
-def _check_header(model: onnx.ModelProto, source: str) -> None:
-    if not model.HasField("graph") or not model.graph.node:
-        raise ConfigError(f"{source} is no ONNX file: it has no graph. Write it with 'svitkit export'.")
+def _check_versions(model: onnx.ModelProto, source: str) -> None:
     if model.ir_version > IR_VERSION:
         raise UnsupportedError(f"{source} has ONNX IR version {model.ir_version}, wanted at most {IR_VERSION}.")
     known = {"": ONNX_OPSET, LIF_DOMAIN: LIF_VERSION}
