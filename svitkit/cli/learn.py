@@ -24,6 +24,7 @@ from svitkit.cli.options import (
 )
 from svitkit.cli.output import answer, kibibytes, progress, table
 from svitkit.cli.sources import load_network
+from svitkit.errors import ConfigError, unknown_name
 
 
 def train(
@@ -40,7 +41,6 @@ def train(
     from dataclasses import replace
 
     from svitkit.data.load import load_data
-    from svitkit.errors import unknown_name
     from svitkit.presets import PRESETS
     from svitkit.training import train as train_network
     from svitkit.training_bar import training_bar
@@ -87,6 +87,10 @@ def evaluate(
 
     with answer(as_json) as show:
         kind, path = kind_of(what), Path(what)
+        if kind == "record":
+            raise ConfigError(
+                f"'{what}' is a record, which holds no network. Look at it with 'svitkit inspect {what}'."
+            )
         with progress() as advance:
             if kind == "bundle":
                 found = evaluate_bundle(path, board, data, split, limit=limit, advance=advance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -109,7 +110,7 @@ def bench(
     from svitkit.evaluate import load_for
     from svitkit.manifest import read_manifest
     from svitkit.runtime.measure import bench as measure
-    from svitkit.runtime.record import write_record
+    from svitkit.runtime.record import record_json, write_record
     from svitkit.runtime.record_table import render_record
 
     with answer(as_json) as show:
@@ -130,7 +131,7 @@ def bench(
             )
         if out is not None:
             write_record(out, record)
-        show({"record": record}, render_record(record))
+        show({"record": json.loads(record_json(record))}, render_record(record))
     if not record.valid:
         raise typer.Exit(FINDING)
 

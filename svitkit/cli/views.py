@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +137,8 @@ def view_model(checkpoint: Checkpoint, name: str, dataset: Dataset, *, images: i
 
 def view_record(path: Path) -> View:
     """Shows the record of a measurement."""
-    from svitkit.runtime.record import read_record
+    from svitkit.runtime.record import read_record, record_json
     from svitkit.runtime.record_table import render_record
 
     record = read_record(path)
-    return {"kind": "record", "record": record}, [render_record(record)]
+    return {"kind": "record", "record": json.loads(record_json(record))}, [render_record(record)]

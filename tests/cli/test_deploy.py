@@ -101,7 +101,7 @@ def deployed(svitkit, tmp_path: Path, board: str) -> dict[str, object]:
     return result
 
 
-@pytest.mark.parametrize("board", ["host", pytest.param("qemu-cortex-a72", marks=EMULATED)])
+@pytest.mark.parametrize("board", ["host", pytest.param("qemu-cortex-a72", marks=[EMULATED, pytest.mark.slow])])
 def test_deploy_keeps_its_limits_and_proves_itself_on_the_board(board, svitkit, tmp_path):
     result = deployed(svitkit, tmp_path, board)
     assert result["memory_saving"] >= 0.25
