@@ -1,6 +1,7 @@
 """One inference, batch 1, one thread: torch eager, ONNX Runtime and the svitkit bundle side by side in one process.
 
-    python benchmarks/bench_inference.py [--network NAME] [--data DATA] [--images 60] [--rounds 5] [--json]
+    python benchmarks/bench_inference.py [--network NAME] [--data DATA] [--images 60] [--rounds 5]
+        [--plot SVG] [--json]
 
 Every round runs every image through every runtime in turn, so a disturbance hits all of them. Reported are medians
 over all inferences and the ratio to ONNX Runtime, which executes the very file that the bundle was built from.
@@ -21,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 import typer
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -33,6 +35,7 @@ from svitkit.models.checkpoint import Checkpoint, resolve_model
 from svitkit.models.run import forward_logits
 from svitkit.models.spec import match_dataset
 from svitkit.runtime.build import build_bundle
+from svitkit.runtime.device_state import read_device_name
 from svitkit.runtime.session import Session
 
 PEER = "ONNX Runtime"
@@ -78,11 +81,26 @@ def measure(peers: dict[str, Runtime], frames: Frames, rounds: int) -> tuple[dic
     return {name: float(np.median(values)) for name, values in samples.items()}, agreement
 
 
+def plot(path: Path, title: str, medians: dict[str, float]) -> None:
+    """Draws the medians as bars, with the ratio to the peer written on them."""
+    figure = Figure(figsize=(7, 1.9), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(list(medians), list(medians.values()), color=["#b8b8b8"] * (len(medians) - 1) + ["#2a7f62"])
+    labels = [f"{median:.2f} ms, {medians[PEER] / median:.1f}x" for median in medians.values()]
+    axes.bar_label(bars, labels, padding=4)
+    axes.invert_yaxis()
+    axes.set(title=title, xlabel=f"median of one inference in ms; x: times as fast as {PEER}")
+    axes.set_xlim(right=1.25 * max(medians.values()))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main(
     network: Annotated[str, typer.Option(help="A zoo name or a checkpoint directory.")] = "digits-spikformer",
     data: str = "digits",
     images: int = 60,
     rounds: int = 5,
+    picture: Annotated[Path | None, typer.Option("--plot", help="Also draws the medians into this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Runs the comparison and prints a table, or one JSON object."""
@@ -94,12 +112,13 @@ def main(
     with tempfile.TemporaryDirectory() as work:
         medians, agreement = measure(runtimes(checkpoint, x.numpy(), Path(work)), x.numpy(), rounds)
     ratios = {name: medians[PEER] / median for name, median in medians.items()}
+    title = f"{network} on {read_device_name()}, one thread, batch 1"
+    if picture is not None:
+        plot(picture, title, medians)
     if as_json:
         print(json.dumps({"network": network, "p50_ms": medians, "speed_up": ratios, "same_class_percent": agreement}))
         return
-    table = Table(
-        "runtime", "p50 ms", f"times as fast as {PEER}", "same class", title=f"{network}, one thread, batch 1"
-    )
+    table = Table("runtime", "p50 ms", f"times as fast as {PEER}", "same class", title=title)
     for name, median in medians.items():
         table.add_row(name, f"{median:.3f}", f"{ratios[name]:.2f}", f"{agreement[name]:.1f} %")
     Console().print(table)

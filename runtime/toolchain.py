@@ -111,7 +111,7 @@ def link_shared(objects: Sequence[str | Path], output: str | Path, triple: str) 
 
 
 def _runtime_pointers(library: Path) -> list[str]:
-    """Names of the function pointers that TVM's runtime would fill in on loading; without it, calling one is a crash."""
+    """Names of the function pointers that TVM's runtime would fill in on loading; without it a call of one crashes."""
     with library.open("rb") as file:
         tables = [s for s in ELFFile(file).iter_sections() if isinstance(s, SymbolTableSection)]
         names = [symbol.name for table in tables for symbol in table.iter_symbols()]

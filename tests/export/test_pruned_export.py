@@ -1,0 +1,56 @@
+"""What is exported of a pruned network is dense and smaller: no mask, no identity, no dead node."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from svitkit.compress.groups import find_groups
+from svitkit.export.pipeline import export_onnx, float_initializer_bytes
+from svitkit.export.verify import verify
+from svitkit.models.checkpoint import Checkpoint
+from svitkit.models.neurons import neuron_layers
+from svitkit.models.plan import PrunedGroup, PrunePlan, apply_plan
+from svitkit.models.run import example_input
+
+FAMILIES = ("spikformer", "spike-driven-transformer", "qkformer")
+
+
+def halve(checkpoint: Checkpoint) -> Checkpoint:
+    """Removes every second channel of every group that can be pruned."""
+    model = copy.deepcopy(checkpoint.model)
+    groups = [found.group for found in find_groups(model, example_input(checkpoint.spec)) if found.prunable]
+    assert groups
+    plan = PrunePlan(groups=tuple(PrunedGroup(group=g, kept=tuple(range(0, g.channels, 2))) for g in groups))
+    apply_plan(model, plan)
+    return Checkpoint(model=model, spec=dataclasses.replace(checkpoint.spec, plan=plan))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pruned_network_exports_dense_and_smaller(
+    network: Callable[[str], Checkpoint], tmp_path: Path, family: str
+) -> None:
+    original = network(family)
+    pruned = halve(original)
+    path = tmp_path / "pruned.onnx"
+    metadata = export_onnx(pruned, path)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert float_initializer_bytes(model) == pruned.parameter_bytes() == metadata.parameter_bytes
+    assert pruned.parameter_bytes() < 0.9 * original.parameter_bytes()
+    neurons = sorted(node.name for node in model.graph.node if node.op_type == "LIF")
+    assert neurons == sorted(neuron_layers(pruned.model))
+    used = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
+    dead = [node.name for node in model.graph.node if not used & set(node.output)]
+    assert not dead
+    assert not {"Identity", "Dropout", "BatchNormalization", "Where", "Cast"} & {n.op_type for n in model.graph.node}
+    assert not [tensor.name for tensor in model.graph.initializer if tensor.name not in used]
+    shape = (pruned.spec.timesteps, 8, *pruned.spec.input_shape)
+    images = np.broadcast_to(np.random.default_rng(0).standard_normal(shape[1:], np.float32), shape)
+    assert verify(path, pruned, np.ascontiguousarray(images)).argmax_agreement == 1.0
