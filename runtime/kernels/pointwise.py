@@ -123,23 +123,13 @@ def accumulate(
         add: given sums, their number and the loop variables (of the first lane), emits the additions.
         finish: given sums and a lane, returns the result.
     """
+
+    def vector(width: int, where: Sequence[Expr]) -> None:
+        total = T.alloc_buffer((width,), dtype)
+        assign(total, 0, width, lambda _: T.cast(T.int32(0), dtype))
+        add(total, width, where)
+        assign(out, dot(where, target.strides), width, lambda j: finish(total, j), stride=target.strides[-1])
+
     for run in panel_runs(extents[-1], LANES):
         with nest((*extents[:-1], run.count)) as loops:
-            where = [*loops[:-1], T.int32(run.start) + loops[-1] * run.width]
-            _accumulate(run.width, where, target, out, dtype, add, finish)
-
-
-def _accumulate(
-    width: int,
-    where: Sequence[Expr],
-    target: Operand,
-    out: Expr,
-    dtype: str,
-    add: Callable[[Expr, int, Sequence[Expr]], None],
-    finish: Callable[[Expr, Expr], Expr],
-) -> None:
-    """One vector of sums."""
-    total = T.alloc_buffer((width,), dtype)
-    assign(total, 0, width, lambda _: T.cast(T.int32(0), dtype))
-    add(total, width, where)
-    assign(out, dot(where, target.strides), width, lambda j: finish(total, j), stride=target.strides[-1])
+            vector(run.width, [*loops[:-1], T.int32(run.start) + loops[-1] * run.width])
