@@ -2,10 +2,13 @@
 
     out[p, t, n] = bias[n] + sum over taps and k of x[p + tap, t, k] * w[tap, k, n]
 
-The event kernel first lists the active inputs of every input position once. Then it walks panels of output channels,
-and for each position adds one weight row per active input of each tap: a spike costs an addition, silence costs
-nothing. The dense kernel visits every input, for real-valued ones. With ``lif`` the neurons are updated over all time
-steps before anything is stored, so only spikes leave the registers.
+The layer is computed panel by panel: a panel is a few output channels whose accumulators fit vector registers. Event
+layers list the active inputs of every input position first (:mod:`svitkit.runtime.kernels.events`) and add one weight
+row per active input: silence costs nothing. Dense layers visit every input, for real-valued ones. With ``lif`` the
+neurons are updated over all time steps before anything is stored, so only spikes leave the kernel.
+
+Weights of a panel are visited in segments (one tap, one chunk of inputs) that stay in the L1 cache while a block of
+positions passes by; the block's accumulators wait in a small scratch buffer between segments.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ from svitkit.runtime.kernels.emit import (
     row_major,
     when,
 )
-from svitkit.runtime.kernels.panels import PanelRun, panel_runs
+from svitkit.runtime.kernels.events import EventLists, add_listed_rows, list_events
+from svitkit.runtime.kernels.panels import panel_runs
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class LinearSpec:
         in_offset: first element of the input in its buffer.
         limit: largest input value of integer inputs, None for real ones.
         event: whether active inputs are listed (integer inputs with dense channels only).
+        chunk: inputs of one segment.
+        block: neighbouring positions of the last spatial axis that a segment serves at once.
         out_strides: strides of the output's spatial axes.
         outputs: number of output channels, innermost and dense.
         lanes: channels in a full panel.
@@ -85,6 +91,8 @@ class LinearSpec:
     in_dtype: str
     limit: int | None
     event: bool
+    chunk: int
+    block: int
     out_strides: tuple[int, ...]
     out_elements: int
     outputs: int
@@ -99,11 +107,6 @@ class LinearSpec:
         return prod(extent for extent, _ in self.channels)
 
     @property
-    def rows(self) -> int:
-        """Number of input positions times stored time steps: the lists of an event kernel."""
-        return self.in_times * prod(self.window.in_extents)
-
-    @property
     def in_times(self) -> int:
         """Time steps that the input stores."""
         return self.timesteps if self.time_strides[0] else 1
@@ -113,15 +116,29 @@ class LinearSpec:
         """Number of output positions."""
         return prod(self.out_extents)
 
+    @property
+    def lists(self) -> EventLists:
+        """Shape of the lists of an event layer."""
+        strides = (*self.in_strides, self.time_strides[0])
+        extents = (*self.window.in_extents, self.in_times)
+        return EventLists(extents, strides, self.in_offset, self.inputs, self.chunk, counts=self.limit != 1)
+
+    @property
+    def scratch(self) -> int:
+        """Number of accumulators that wait between segments."""
+        return self.block * self.in_times * min(self.lanes, self.outputs)
+
 
 def build_linear(spec: LinearSpec) -> Expr:
-    """Returns the TIR function; arguments: x, w, [bias], [index, count], [v], out."""
+    """Returns the TIR function; arguments: x, w, [bias], [index, count, [value]], scratch, [v_state], out."""
     rows_of_weights = spec.window.taps * spec.inputs
     arguments = [("x", spec.in_elements, spec.in_dtype), ("w", rows_of_weights * spec.outputs, "float32")]
     if spec.has_bias:
         arguments.append(("bias", spec.outputs, "float32"))
     if spec.event:
-        arguments += [("index", spec.rows * spec.inputs, "uint16"), ("count", spec.rows, "int32")]
+        arguments += [("index", spec.lists.entries, "uint16"), ("count", spec.lists.segments, "int32")]
+        arguments += [("value", spec.lists.entries, "float32")] if spec.lists.counts else []
+    arguments.append(("scratch", spec.scratch, "float32"))
     if spec.keeps_state:
         arguments.append(("v_state", spec.positions * spec.outputs, "float32"))
     arguments.append(("out", spec.out_elements, "uint8" if spec.lif else "float32"))
@@ -130,140 +147,103 @@ def build_linear(spec: LinearSpec) -> Expr:
     def body(*buffers: Expr) -> None:
         b = dict(zip(names, buffers, strict=True))
         if spec.event:
-            _list_active(spec, b["x"], b["index"], b["count"])
+            list_events(spec.lists, b["x"], b["index"], b["count"], b.get("value"))
+        *outer, last = spec.out_extents or (1,)
         for run in panel_runs(spec.outputs, spec.lanes):
-            with nest((run.count, *spec.out_extents)) as (panel, *position):
-                first = T.int32(run.start) + panel * run.width
-                _position(spec, b, run, first, position)
+            with nest((run.count, *outer, last // spec.block)) as (panel, *where, block):
+                layer = _Panel(spec, b, run.width, T.int32(run.start) + panel * run.width)
+                layer.compute([*where, block * spec.block] if spec.out_extents else [])
 
     return function(arguments, body)
 
 
-def _list_active(spec: LinearSpec, x: Expr, index: Expr, count: Expr) -> None:
-    """Writes, for every input position and step, the channels that are not zero; branch-free."""
-    strides = (*spec.in_strides, spec.time_strides[0])
-    with nest((*spec.window.in_extents, spec.in_times)) as where:
-        row = _row(spec, where[:-1], where[-1])
-        base = T.int32(spec.in_offset) + dot(where, strides)
-        found = T.alloc_buffer((1,), "int32")
-        T.buffer_store(found, T.int32(0), [0])
-        with T.serial(0, spec.inputs) as k:
-            T.buffer_store(index, T.cast(k, "uint16"), [row * spec.inputs + found[0]])
-            T.buffer_store(found, found[0] + T.cast(x[base + k] != T.uint8(0), "int32"), [0])
-        T.buffer_store(count, found[0], [row])
+@dataclass(frozen=True)
+class _Panel:
+    """One panel of a layer: the buffers, the number of channels, and the first of them."""
 
+    spec: LinearSpec
+    b: dict[str, Expr]
+    width: int
+    first: Expr
 
-def _row(spec: LinearSpec, position: Sequence[Expr], t: Expr) -> Expr:
-    """Number of the list of an input position and time step."""
-    row = row_major(position, spec.window.in_extents)
-    return row * spec.in_times + (t if spec.in_times > 1 else 0)
+    def compute(self, start: Sequence[Expr]) -> None:
+        """Emits one block of positions that begins at ``start``."""
+        spec = self.spec
+        with nest((spec.block, spec.in_times)) as (p, t):
+            assign(self.b["scratch"], self._slot(p, t), self.width, self._bias)
+        with nest(spec.window.kernel) as tap:
+            for chunk, count in spec.lists.runs if spec.event else ((0, 1),):
+                with nest((count,)) as (c,), nest((spec.block,)) as (p,):
+                    self._visit(_shifted(start, p), tap, chunk + c, p)
+        with nest((spec.block,)) as (p,):
+            self._finish(_shifted(start, p), p)
 
+    def _bias(self, j: Expr) -> Expr:
+        return self.b["bias"][self.first + j] if self.spec.has_bias else T.float32(0)
 
-def _position(spec: LinearSpec, b: dict[str, Expr], run: PanelRun, first: Expr, position: Sequence[Expr]) -> None:
-    """One output position, one panel, all time steps."""
-    base = dot(position, spec.out_strides) + first
-    accumulator = T.alloc_buffer((run.width,), "float32")
-    if spec.lif is not None:
-        _neurons(spec, spec.lif, b, run, first, position, accumulator)
-        return
-    with nest((spec.timesteps if spec.time_strides[1] else 1,)) as (t,):
-        _accumulate(spec, b, run, first, position, t, accumulator)
-        assign(b["out"], base + t * spec.time_strides[1], run.width, lambda j: accumulator[j])
+    def _slot(self, p: Expr, t: Expr) -> Expr:
+        """Where the accumulators of a position and time step wait."""
+        return (p * self.spec.in_times + t) * self.width
 
-
-def _neurons(
-    spec: LinearSpec,
-    lif: LIFParams,
-    b: dict[str, Expr],
-    run: PanelRun,
-    first: Expr,
-    position: Sequence[Expr],
-    accumulator: Expr,
-) -> None:
-    """The neurons of one position and panel: currents and potentials stay in registers over all time steps."""
-    v = T.alloc_buffer((run.width,), "float32")
-    number = row_major(position, spec.out_extents) * spec.outputs + first
-    if spec.keeps_state:
-        assign(v, 0, run.width, lambda j: b["v_state"][number + j])
-    else:
-        assign(v, 0, run.width, lambda _: T.float32(lif.v_initial))
-    if spec.in_times == 1:
-        _accumulate(spec, b, run, first, position, T.int32(0), accumulator)
-    with nest((spec.timesteps,)) as (t,):
-        if spec.in_times > 1:
-            _accumulate(spec, b, run, first, position, t, accumulator)
-        assign(v, 0, run.width, lambda j: charge(accumulator[j], v[j], lif))
-        base = dot(position, spec.out_strides) + first + t * spec.time_strides[1]
-        fire(v, b["out"], base, run.width, lif)
-    if spec.keeps_state:
-        assign(b["v_state"], number, run.width, lambda j: v[j])
-
-
-def _accumulate(
-    spec: LinearSpec,
-    b: dict[str, Expr],
-    run: PanelRun,
-    first: Expr,
-    position: Sequence[Expr],
-    t: Expr,
-    accumulator: Expr,
-) -> None:
-    """Sums the weight rows under the kernel into the accumulator."""
-    if spec.has_bias:
-        assign(accumulator, 0, run.width, lambda j: b["bias"][first + j])
-    else:
-        assign(accumulator, 0, run.width, lambda _: T.float32(0))
-    panel = first * (spec.window.taps * spec.inputs)
-    with nest(spec.window.kernel) as offsets:
-        source = [
-            index * stride + offset - pad
-            for index, offset, stride, pad in zip(
-                position, offsets, spec.window.stride, spec.window.padding, strict=True
-            )
-        ]
+    def _visit(self, position: Sequence[Expr], tap: Sequence[Expr], chunk: Expr, p: Expr) -> None:
+        """Adds what one segment gives to one output position, if the tap lies inside the image."""
+        window = self.spec.window
+        geometry = list(zip(position, tap, window.stride, window.padding, strict=True))
+        source = [index * stride + offset - pad for index, offset, stride, pad in geometry]
         inside = [
             T.And(index >= 0, index < extent)
-            for index, extent, pad, kernel in zip(
-                source, spec.window.in_extents, spec.window.padding, spec.window.kernel, strict=True
-            )
+            for index, extent, pad, kernel in zip(source, window.in_extents, window.padding, window.kernel, strict=True)
             if pad or kernel > 1
         ]
-        tap = row_major(offsets, spec.window.kernel)
-        weights = panel + tap * (spec.inputs * run.width)
-        if inside:
-            with when(all_of(inside)):
-                _add_rows(spec, b, run, weights, source, t, accumulator)
-        else:
-            _add_rows(spec, b, run, weights, source, t, accumulator)
+        weights = (self.first * window.taps + row_major(tap, window.kernel) * self.width) * self.spec.inputs
+        with when(all_of(inside)), nest((self.spec.in_times,)) as (t,):
+            accumulator = T.alloc_buffer((self.width,), "float32")
+            slot = self._slot(p, t)
+            assign(accumulator, 0, self.width, lambda j: self.b["scratch"][slot + j])
+            self._add(source, t, chunk, weights, accumulator)
+            assign(self.b["scratch"], slot, self.width, lambda j: accumulator[j])
 
-
-def _add_rows(
-    spec: LinearSpec,
-    b: dict[str, Expr],
-    run: PanelRun,
-    weights: Expr,
-    source: Sequence[Expr],
-    t: Expr,
-    accumulator: Expr,
-) -> None:
-    """Adds the weight rows of one input position: those on its list, or all of them."""
-    x, w = b["x"], b["w"]
-    base = T.int32(spec.in_offset) + dot(source, spec.in_strides) + t * spec.time_strides[0]
-
-    def add(k: Expr, address: Expr) -> None:
-        row = weights + k * run.width
-        if spec.event and spec.limit == 1:
-            assign(accumulator, 0, run.width, lambda j: accumulator[j] + w[row + j])
+    def _add(self, source: Sequence[Expr], t: Expr, chunk: Expr, weights: Expr, accumulator: Expr) -> None:
+        """Adds the weight rows of one input position: those on its list, or all of them."""
+        spec, b = self.spec, self.b
+        if spec.event:
+            lists = (b["index"], b["count"], b.get("value"))
+            add_listed_rows(spec.lists, lists, [*source, t], chunk, b["w"], weights, accumulator, self.width)
             return
-        value = as_float(x[address], spec.in_dtype)
-        assign(accumulator, 0, run.width, lambda j: accumulator[j] + value * w[row + j])
+        base = T.int32(spec.in_offset) + dot(source, spec.in_strides) + t * spec.time_strides[0]
+        extents = [extent for extent, _ in spec.channels]
+        with nest(extents) as parts:
+            x = as_float(b["x"][base + dot(parts, [stride for _, stride in spec.channels])], spec.in_dtype)
+            row = weights + row_major(parts, extents) * self.width
+            assign(accumulator, 0, self.width, lambda j: accumulator[j] + x * b["w"][row + j])
 
-    if spec.event:
-        row = _row(spec, source, t)
-        with T.serial(0, b["count"][row]) as i:
-            k = T.cast(b["index"][row * spec.inputs + i], "int32")
-            add(k, base + k)
-        return
-    extents = [extent for extent, _ in spec.channels]
-    with nest(extents) as parts:
-        add(row_major(parts, extents), base + dot(parts, [stride for _, stride in spec.channels]))
+    def _finish(self, position: Sequence[Expr], p: Expr) -> None:
+        """Stores the currents of a position, or what its neurons make of them over all time steps."""
+        spec = self.spec
+        base = dot(position, spec.out_strides) + self.first
+        if spec.lif is not None:
+            self._neurons(spec.lif, base, row_major(position, spec.out_extents) * spec.outputs + self.first, p)
+            return
+        with nest((spec.timesteps if spec.time_strides[1] else 1,)) as (t,):
+            slot = self._slot(p, t if spec.in_times > 1 else T.int32(0))
+            assign(self.b["out"], base + t * spec.time_strides[1], self.width, lambda j: self.b["scratch"][slot + j])
+
+    def _neurons(self, lif: LIFParams, base: Expr, number: Expr, p: Expr) -> None:
+        """The neurons of one position: potentials stay in registers over all time steps."""
+        spec, b, width = self.spec, self.b, self.width
+        v = T.alloc_buffer((width,), "float32")
+        if spec.keeps_state:
+            assign(v, 0, width, lambda j: b["v_state"][number + j])
+        else:
+            assign(v, 0, width, lambda _: T.float32(lif.v_initial))
+        with nest((spec.timesteps,)) as (t,):
+            slot = self._slot(p, t if spec.in_times > 1 else T.int32(0))
+            assign(v, 0, width, lambda j: charge(b["scratch"][slot + j], v[j], lif))
+            fire(v, b["out"], base + t * spec.time_strides[1], width, lif)
+        if spec.keeps_state:
+            assign(b["v_state"], number, width, lambda j: v[j])
+
+
+def _shifted(start: Sequence[Expr], p: Expr) -> list[Expr]:
+    """Position ``p`` of the block that begins at ``start``; layers without spatial axes have one position."""
+    return [*start[:-1], start[-1] + p] if start else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ from svitkit.runtime.kernels.linear import LinearSpec, Window, build_linear
 from svitkit.runtime.kernels.panels import pack_panels
 from svitkit.runtime.lowering.translation import Lowering, time_extent
 from svitkit.runtime.view import Atom, Axis, Buffer, View, merge, store
+
+# A segment's weights and a block's accumulators share a level 1 cache of 32 KiB or more.
+SEGMENT_BYTES = 24 * 1024
+MAX_BLOCK = 32
 
 
 @dataclass
@@ -158,7 +163,7 @@ def absorb_bias(state: Lowering, node: Node) -> bool:
 
 def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | None) -> None:
     """Chooses event or dense, and appends the call."""
-    x, window = linear.x, linear.window
+    x = linear.x
     time = merge(linear.time)
     if len(time) > 1:
         raise UnsupportedError("time and batch do not lie behind one another.")
@@ -166,11 +171,13 @@ def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | Non
     target = fused.out if fused else store(out.name, linear.axes, "float32")
     out_space = sorted((atom for atom in target.atoms if atom.role == "space"), key=lambda atom: -atom.stride)
     out_time = next((atom for atom in target.atoms if atom.role == "time" and atom.size > 1), None)
+    space, window, extents = _blockable(linear, out_space)
+    out_space = list(merge(out_space)) if len(extents) < len(linear.out_extents) else out_space
     spec = LinearSpec(
         timesteps=time_extent(target),
-        out_extents=linear.out_extents,
+        out_extents=extents,
         window=window,
-        in_strides=tuple(atom.stride for atom in linear.space),
+        in_strides=tuple(atom.stride for atom in space),
         time_strides=(time[0].stride if time else 0, out_time.stride if out_time else 0),
         channels=tuple((atom.size, atom.stride) for atom in linear.channels) or ((1, 1),),
         in_offset=x.offset,
@@ -178,7 +185,9 @@ def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | Non
         in_dtype=x.buffer.dtype,
         limit=x.buffer.limit,
         event=event,
-        out_strides=loop_strides(out_space, linear.out_extents),
+        chunk=_chunk(prod(atom.size for atom in linear.channels), state.lanes),
+        block=_block(extents),
+        out_strides=loop_strides(out_space, extents),
         out_elements=target.buffer.elements,
         outputs=linear.weight.shape[1],
         has_bias=linear.bias is not None,
@@ -194,11 +203,11 @@ def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | Non
     if linear.bias is not None:
         buffers.append(state.weights(f"{node.outputs[0]}.bias", np.asarray(linear.bias, np.float32)))
     if event:
-        rows = spec.rows
-        buffers += [
-            Buffer(f"{node.outputs[0]}.index", "uint16", (rows * spec.inputs,)),
-            Buffer(f"{node.outputs[0]}.count", "int32", (rows,)),
-        ]
+        buffers.append(Buffer(f"{node.outputs[0]}.index", "uint16", (spec.lists.entries,)))
+        buffers.append(Buffer(f"{node.outputs[0]}.count", "int32", (spec.lists.segments,)))
+        if spec.lists.counts:
+            buffers.append(Buffer(f"{node.outputs[0]}.value", "float32", (spec.lists.entries,)))
+    buffers.append(Buffer(f"{node.outputs[0]}.scratch", "float32", (spec.scratch,)))
     if fused and fused.state:
         buffers.append(fused.state)
     layer = fused.name if fused else node.name
@@ -206,6 +215,27 @@ def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | Non
     state.call(layer, kernel, spec, build_linear, [*buffers, target.buffer if fused else out])
     reason = "the input is spikes or spike counts" if event else "the input is real-valued"
     state.program.kernels.append((layer, kernel, reason))
+
+
+def _blockable(linear: Linear, out_space: Sequence[Atom]) -> tuple[Axis, Window, tuple[int, ...]]:
+    """Joins the positions of a pointwise layer into one axis where they lie behind one another on both sides."""
+    space, joined = linear.space, merge(linear.space)
+    if not linear.window.is_pointwise or len(joined) != 1 or len(merge(out_space)) != 1:
+        return space, linear.window, linear.out_extents
+    extents = (joined[0].size,)
+    return joined, Window(extents, (1,), (1,), (0,)), extents
+
+
+def _block(extents: Sequence[int]) -> int:
+    """Positions that are computed together: the largest divisor of the last extent up to ``MAX_BLOCK``."""
+    last = extents[-1] if extents else 1
+    return max(size for size in range(1, min(last, MAX_BLOCK) + 1) if last % size == 0)
+
+
+def _chunk(inputs: int, lanes: int) -> int:
+    """Inputs of one segment: equal parts whose weights stay below ``SEGMENT_BYTES``."""
+    parts = -(-inputs * lanes * 4 // SEGMENT_BYTES)
+    return -(-inputs // parts)
 
 
 def loop_strides(atoms: Sequence[Atom], extents: Sequence[int]) -> tuple[int, ...]:

@@ -166,6 +166,32 @@ def test_attention_multiplies_spikes_exactly_in_integers() -> None:
     assert player.kernels()[:4] == ["lif", "contract", "contract", "lif"]
 
 
+@pytest.mark.parametrize("inputs", [1, 7, 96, 1000])
+@pytest.mark.parametrize("tokens", [1, 35, 64])
+@pytest.mark.parametrize("level", [0.0, 1.0, 3.0], ids=["silent", "spikes", "counts"])
+def test_events_in_chunks_and_blocks_equal_numpy(inputs: int, tokens: int, level: float) -> None:
+    outputs = 45
+    drive = np.where(spikes((T, 1, inputs, 1, tokens)) > 0, level and 2.0, 0.0).astype(np.float32)
+    weight = np.random.default_rng(3).integers(-4, 5, (inputs, outputs)).astype(np.float32)
+    nodes = [
+        node("LIF", "input zero", "s1", params=LIFParams()),
+        node("Add", "s1 s1", "s2"),
+        node("Add", "s2 s1", "s3"),
+    ]
+    nodes += [
+        node("Reshape", f"s{max(int(level), 1)} shape", "flat"),
+        node("Transpose", "flat", "rows", perm=[0, 1, 3, 2]),
+        node("MatMul", "rows w", "logits"),
+    ]
+    constants = {"w": weight, "zero": np.float32(0), "shape": np.array([T, 1, inputs, tokens])}
+    shape = (T, 1, tokens, outputs)
+    player = Player(graph(nodes, input_shape=drive.shape, output_shape=shape, constants=constants), lanes=32)
+    counts = lif(drive, LIFParams())[0].reshape(T, 1, inputs, tokens).swapaxes(2, 3) * max(int(level), 1)
+    assert (counts.max() > 0) == (level > 0)
+    np.testing.assert_array_equal(player.run(drive).reshape(shape), counts @ weight)  # integers: exact in any order
+    assert "event_matmul" in player.kernels()
+
+
 def test_sums_of_spikes_stay_bytes_and_counts_drive_events() -> None:
     x, weight = normal((T, 1, 16, 2, 3)) * 2, normal((16, 8), 1)
     nodes = [
