@@ -1,0 +1,201 @@
+"""How much memory one inference needs at its peak: svitkit beside ONNX Runtime and torch, each in its own process.
+
+    python benchmarks/bench_memory.py --network spikformer-4-384 [--rate 0.15] [--images 4] [--json]
+
+Every process reads its own ``VmHWM`` after a few inferences, batch 1, one thread. svitkit is ``svit-run`` on the
+bundle, which the figures ``weights``, ``states`` and ``workspace`` of its memory plan should explain; ``remaining`` is
+the rest. ONNX Runtime and torch run in Python processes that import nothing else; beside each peak stands that of the
+same process before it loads the network, and that of an interpreter which has imported nothing. ONNX Runtime reads the
+exported file and the one with unrolled neurons; the lower peak counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.networks import BenchNetwork, load_network, network_names
+from benchmarks.peers import Files, write_files
+from svitkit.boards.board import load_board
+from svitkit.errors import RunError, SvitError
+from svitkit.models.checkpoint import save_checkpoint
+from svitkit.runtime.build import build_bundle
+from svitkit.runtime.device_state import read_device_name
+from svitkit.runtime.runner_process import RunnerReport, parse_report
+
+PROBE = Path(__file__).parent / "memory_probe.py"
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memories:
+    """What was measured, in bytes.
+
+    Attributes:
+        network, rate, device: what ran and where; the rate is None for a network's own.
+        svitkit_peak_bytes, ort_peak_bytes, torch_peak_bytes: ``VmHWM`` of the process.
+        svitkit_private_bytes, ort_private_bytes, torch_private_bytes: private memory after the inferences.
+        svitkit_weights_bytes, svitkit_states_bytes, svitkit_workspace_bytes: the bundle's memory plan.
+        svitkit_explained_bytes: the sum of these three.
+        svitkit_remaining_bytes: the peak without that sum: the program, its libraries, its input and output.
+        ort_form: ``scan`` or ``unrolled``, the form of the neurons that the figures of ONNX Runtime are of.
+        ort_peaks_bytes: form -> ``VmHWM``.
+        ort_imports_bytes, torch_imports_bytes: ``VmHWM`` of the process when it has imported the runtime only.
+        empty_interpreter_bytes: ``VmHWM`` of a Python process that has imported nothing.
+    """
+
+    network: str
+    rate: float | None
+    device: str | None
+    svitkit_peak_bytes: int
+    svitkit_private_bytes: int
+    svitkit_weights_bytes: int
+    svitkit_states_bytes: int
+    svitkit_workspace_bytes: int
+    svitkit_explained_bytes: int
+    svitkit_remaining_bytes: int
+    ort_peak_bytes: int
+    ort_private_bytes: int
+    ort_form: str
+    ort_peaks_bytes: dict[str, int]
+    ort_imports_bytes: int
+    torch_peak_bytes: int
+    torch_private_bytes: int
+    torch_imports_bytes: int
+    empty_interpreter_bytes: int
+
+
+def measure(network: BenchNetwork) -> Memories:
+    """Runs every runtime in its own process.
+
+    Raises:
+        RunError: a process failed or did not say how much memory it used.
+    """
+    with tempfile.TemporaryDirectory(prefix="svitkit-") as name:
+        work = Path(name)
+        files = write_files(network, work, threads=1)
+        inputs, checkpoint = work / "inputs.npy", work / "checkpoint"
+        np.save(inputs, files.inputs)
+        # dense runtimes need the same memory whatever fires: thresholds that a checkpoint cannot hold do not matter
+        save_checkpoint(checkpoint, network.checkpoint.model, network.checkpoint.spec)
+        report = run_bundle(files)
+        forms = {
+            form: probe("ort", path, inputs) for form, path in (("scan", files.onnx), ("unrolled", files.unrolled))
+        }
+        form = min(forms, key=lambda name: forms[name]["vm_hwm_bytes"])
+        eager = probe("torch", checkpoint, inputs)
+        imports = {
+            kind: probe(kind, path, inputs, "--imports-only")
+            for kind, path in (("ort", files.onnx), ("torch", checkpoint))
+        }
+        empty = probe("empty")
+    explained = report.weights_bytes + report.state_bytes + report.workspace_bytes
+    if report.vm_hwm_bytes is None or report.private_bytes is None:
+        raise RunError("the kernel does not tell svit-run how much memory it uses. Mount /proc.")
+    return Memories(
+        network=network.name,
+        rate=network.rate,
+        device=read_device_name(),
+        svitkit_peak_bytes=report.vm_hwm_bytes,
+        svitkit_private_bytes=report.private_bytes,
+        svitkit_weights_bytes=report.weights_bytes,
+        svitkit_states_bytes=report.state_bytes,
+        svitkit_workspace_bytes=report.workspace_bytes,
+        svitkit_explained_bytes=explained,
+        svitkit_remaining_bytes=report.vm_hwm_bytes - explained,
+        ort_peak_bytes=forms[form]["vm_hwm_bytes"],
+        ort_private_bytes=forms[form]["private_bytes"],
+        ort_form=form,
+        ort_peaks_bytes={name: memory["vm_hwm_bytes"] for name, memory in forms.items()},
+        ort_imports_bytes=imports["ort"]["vm_hwm_bytes"],
+        torch_peak_bytes=eager["vm_hwm_bytes"],
+        torch_private_bytes=eager["private_bytes"],
+        torch_imports_bytes=imports["torch"]["vm_hwm_bytes"],
+        empty_interpreter_bytes=empty["vm_hwm_bytes"],
+    )
+
+
+def run_bundle(files: Files) -> RunnerReport:
+    """Builds the bundle for this machine and runs its own program on every input."""
+    bundle, inputs = files.work / "bundle", files.work / "input.bin"
+    build_bundle(files.onnx, load_board("host"), bundle, golden=files.inputs[:1])
+    files.inputs.tofile(inputs)
+    count = str(len(files.inputs))
+    limits = ["--warmup", "0", "--repeat", count, "--min-time-s", "0"]
+    return parse_report(_output([bundle / "svit-run", bundle, "--input", inputs, "--count", count, *limits]))
+
+
+def probe(*arguments: str | Path) -> dict[str, int]:
+    """Runs ``memory_probe.py`` and returns what it says."""
+    memory: dict[str, int] = json.loads(_output([sys.executable, PROBE, *arguments]))
+    return memory
+
+
+def _output(command: list[Any]) -> str:
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = next(iter(done.stderr.strip().splitlines()[-1:]), "nothing")
+        raise RunError(f"'{' '.join(words[:3])}' ended with exit status {done.returncode}. It said: {last}")
+    return done.stdout
+
+
+def print_table(result: Memories) -> None:
+    """Prints the peaks, what they hold, and their ratio to svitkit's."""
+    asked = "its own rates" if result.rate is None else f"{result.rate:g} spikes per neuron and step"
+    title = f"{result.network}, {asked}\nbatch 1, one thread, on {result.device}"
+    table = Table("process", "peak MiB", "private MiB", "times svitkit's peak", "of the peak", title=title)
+    parts = [("weights", result.svitkit_weights_bytes), ("states", result.svitkit_states_bytes)]
+    parts += [("workspace", result.svitkit_workspace_bytes), ("remaining", result.svitkit_remaining_bytes)]
+    rows = (
+        ("svit-run", result.svitkit_peak_bytes, result.svitkit_private_bytes, parts),
+        (
+            f"ONNX Runtime ({result.ort_form})",
+            result.ort_peak_bytes,
+            result.ort_private_bytes,
+            [("imports", result.ort_imports_bytes)],
+        ),
+        ("torch eager", result.torch_peak_bytes, result.torch_private_bytes, [("imports", result.torch_imports_bytes)]),
+    )
+    for name, peak, private, held in rows:
+        content = " + ".join(f"{what} {size / MIB:.1f}" for what, size in held)
+        ratio = f"{peak / result.svitkit_peak_bytes:.2f}"
+        table.add_row(name, f"{peak / MIB:.1f}", f"{private / MIB:.1f}", ratio, content)
+    Console().print(table, f"An interpreter that has imported nothing: {result.empty_interpreter_bytes / MIB:.1f} MiB")
+
+
+def main(
+    network: Annotated[str, typer.Option(help=f"One of {', '.join(network_names())}.")] = "spikformer-4-384",
+    rate: Annotated[float | None, typer.Option(help="Spikes per neuron and time step; 0.15 by default.")] = None,
+    images: Annotated[int, typer.Option(min=1, help="Different inputs, each run once.")] = 4,
+    as_json: Annotated[bool, typer.Option("--json", help="Prints one JSON object.")] = False,
+) -> None:
+    """Measures the processes and prints a table, or one JSON object."""
+    torch.set_num_threads(1)
+    try:
+        result = measure(load_network(network, rate=rate, images=images))
+    except SvitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    if as_json:
+        print(json.dumps(asdict(result)))
+    else:
+        print_table(result)
+
+
+if __name__ == "__main__":
+    typer.run(main)
