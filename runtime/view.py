@@ -18,7 +18,7 @@ from svitkit.errors import UnsupportedError
 
 Role = Literal["space", "time", "channel"]
 STORAGE_ORDER: tuple[Role, ...] = ("space", "time", "channel")
-ITEM_BYTES = {"float32": 4, "int32": 4, "uint16": 2, "uint8": 1}
+ITEM_BYTES = {"float32": 4, "int32": 4, "uint16": 2, "int16": 2, "uint8": 1, "int8": 1}
 
 
 @dataclass(eq=False)

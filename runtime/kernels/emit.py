@@ -71,6 +71,11 @@ def row_major(indices: Sequence[Expr], extents: Sequence[int]) -> Expr:
     return number
 
 
+def fence(value: Expr) -> Expr:
+    """Keeps LLVM from joining a product and the sum behind it into one rounding; ONNX Runtime rounds twice."""
+    return T.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", value)
+
+
 @contextmanager
 def when(condition: Expr) -> Iterator[None]:
     """Emits the block under a condition."""

@@ -1,7 +1,7 @@
 """Event lists: which inputs of a layer are active, found once and used by every panel of outputs.
 
 A list belongs to one input position, one time step and one chunk of input channels. It holds the numbers of the active
-channels within the chunk and, where the input is counts, their values as floats, ready to be multiplied.
+channels within the chunk and, where the input is counts, their values in the type in which they are multiplied.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from tvm.script.ir_builder import tirx as T
 
 from svitkit.runtime.kernels.emit import Expr, assign, dot, nest, row_major
 
+INT16_MAX = 32767
+
 
 @dataclass(frozen=True)
 class EventLists:
@@ -25,7 +27,8 @@ class EventLists:
         offset: first element of the input in its buffer.
         inputs: number of input channels, dense in memory.
         chunk: channels of one list, the last one may have fewer.
-        counts: whether values other than 0 and 1 occur.
+        limit: largest input value; 1 for spikes, more for counts.
+        integer: whether weights are int8 and sums int16, flushed into int32 before they could overflow.
     """
 
     extents: tuple[int, ...]
@@ -33,7 +36,23 @@ class EventLists:
     offset: int
     inputs: int
     chunk: int
-    counts: bool
+    limit: int
+    integer: bool
+
+    @property
+    def counts(self) -> bool:
+        """Whether values other than 0 and 1 occur."""
+        return self.limit > 1
+
+    @property
+    def value_dtype(self) -> str:
+        """Type of the listed values."""
+        return "int16" if self.integer else "float32"
+
+    @property
+    def flush(self) -> int:
+        """Entries after which an int16 sum of value times weight could overflow (weights are -128..127)."""
+        return INT16_MAX // (128 * self.limit)
 
     @property
     def chunks(self) -> int:
@@ -75,7 +94,7 @@ def list_events(lists: EventLists, x: Expr, index: Expr, count: Expr, value: Exp
                 entry = number * lists.chunk + found[0]
                 T.buffer_store(index, T.cast(k, "uint16"), [entry])
                 if value is not None:
-                    T.buffer_store(value, T.cast(x[base + k], "float32"), [entry])
+                    T.buffer_store(value, T.cast(x[base + k], lists.value_dtype), [entry])
                 T.buffer_store(found, found[0] + T.cast(x[base + k] != T.uint8(0), "int32"), [0])
             T.buffer_store(count, found[0], [number])
 
@@ -99,16 +118,30 @@ def add_listed_rows(
         chunk: number of the chunk.
         w: the packed weights.
         weights: address of the first row of the tap in the panel.
-        accumulator: (width,) float32.
+        accumulator: (width,) float32, or int32 for int8 weights.
         width: channels of the panel.
     """
     index, count, value = buffers
     number = lists.number(where, chunk)
     rows = weights + chunk * (lists.chunk * width)
-    with T.serial(0, count[number]) as i:
+
+    def add(sums: Expr, i: Expr) -> None:
         row = rows + T.cast(index[number * lists.chunk + i], "int32") * width
-        if value is None:
-            assign(accumulator, 0, width, lambda j: accumulator[j] + w[row + j])
-        else:
-            factor = value[number * lists.chunk + i]
-            assign(accumulator, 0, width, lambda j: accumulator[j] + factor * w[row + j])
+        factor = None if value is None else value[number * lists.chunk + i]
+
+        def addend(j: Expr) -> Expr:
+            weight = T.cast(w[row + j], "int16") if lists.integer else w[row + j]
+            return weight if factor is None else factor * weight
+
+        assign(sums, 0, width, lambda j: sums[j] + addend(j))
+
+    if not lists.integer:
+        with T.serial(0, count[number]) as i:
+            add(accumulator, i)
+        return
+    short = T.alloc_buffer((width,), "int16")
+    with T.serial(0, T.truncdiv(count[number] + (lists.flush - 1), lists.flush)) as batch:
+        assign(short, 0, width, lambda _: T.int16(0))
+        with T.serial(0, T.min(count[number] - batch * lists.flush, lists.flush)) as i:
+            add(short, batch * lists.flush + i)
+        assign(accumulator, 0, width, lambda j: accumulator[j] + T.cast(short[j], "int32"))

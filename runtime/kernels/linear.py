@@ -1,6 +1,9 @@
 """Convolutions and matrix products with constant weights, driven by spike events where the input is spikes.
 
-    out[p, t, n] = bias[n] + sum over taps and k of x[p + tap, t, k] * w[tap, k, n]
+    out[p, t, n] = bias[n] + sum over taps and k of x[p + tap, t, k] * w[tap, k, n]                           float32
+    out[p, t, n] = bias[n] + scale[n] * (sum over taps and k of (x[p + tap, t, k] - zero_point) * w[tap, k, n])  int8
+
+Integer sums are exact; scale and bias are rounded one after the other, so that every processor and ONNX Runtime agree.
 
 The layer is computed panel by panel: a panel is a few output channels whose accumulators fit vector registers. Event
 layers list the active inputs of every input position first (:mod:`svitkit.runtime.kernels.events`) and add one weight
@@ -27,6 +30,7 @@ from svitkit.runtime.kernels.emit import (
     assign,
     charge,
     dot,
+    fence,
     fire,
     function,
     nest,
@@ -75,6 +79,7 @@ class LinearSpec:
         block: neighbouring positions of the last spatial axis that a segment serves at once.
         out_strides: strides of the output's spatial axes.
         outputs: number of output channels, innermost and dense.
+        integer: whether weights are int8; then inputs are integers, less ``zero_point``.
         lanes: channels in a full panel.
         lif: neurons fused into the layer, or None for float32 results.
         keeps_state: whether the membrane potential is loaded and stored (step mode).
@@ -96,6 +101,9 @@ class LinearSpec:
     out_strides: tuple[int, ...]
     out_elements: int
     outputs: int
+    integer: bool
+    zero_point: int
+    has_scale: bool
     has_bias: bool
     lanes: int
     lif: LIFParams | None
@@ -121,7 +129,12 @@ class LinearSpec:
         """Shape of the lists of an event layer."""
         strides = (*self.in_strides, self.time_strides[0])
         extents = (*self.window.in_extents, self.in_times)
-        return EventLists(extents, strides, self.in_offset, self.inputs, self.chunk, counts=self.limit != 1)
+        return EventLists(extents, strides, self.in_offset, self.inputs, self.chunk, self.limit or 1, self.integer)
+
+    @property
+    def sum_dtype(self) -> str:
+        """Type of the accumulators."""
+        return "int32" if self.integer else "float32"
 
     @property
     def scratch(self) -> int:
@@ -130,15 +143,20 @@ class LinearSpec:
 
 
 def build_linear(spec: LinearSpec) -> Expr:
-    """Returns the TIR function; arguments: x, w, [bias], [index, count, [value]], scratch, [v_state], out."""
+    """Returns the TIR function; arguments: x, w, [scale], [bias], [index, count, [value]], scratch, [v_state], out."""
     rows_of_weights = spec.window.taps * spec.inputs
-    arguments = [("x", spec.in_elements, spec.in_dtype), ("w", rows_of_weights * spec.outputs, "float32")]
+    arguments = [
+        ("x", spec.in_elements, spec.in_dtype),
+        ("w", rows_of_weights * spec.outputs, "int8" if spec.integer else "float32"),
+    ]
+    if spec.has_scale:
+        arguments.append(("scale", spec.outputs, "float32"))
     if spec.has_bias:
         arguments.append(("bias", spec.outputs, "float32"))
     if spec.event:
         arguments += [("index", spec.lists.entries, "uint16"), ("count", spec.lists.segments, "int32")]
-        arguments += [("value", spec.lists.entries, "float32")] if spec.lists.counts else []
-    arguments.append(("scratch", spec.scratch, "float32"))
+        arguments += [("value", spec.lists.entries, spec.lists.value_dtype)] if spec.lists.counts else []
+    arguments.append(("scratch", spec.scratch, spec.sum_dtype))
     if spec.keeps_state:
         arguments.append(("v_state", spec.positions * spec.outputs, "float32"))
     arguments.append(("out", spec.out_elements, "uint8" if spec.lif else "float32"))
@@ -170,7 +188,7 @@ class _Panel:
         """Emits one block of positions that begins at ``start``."""
         spec = self.spec
         with nest((spec.block, spec.in_times)) as (p, t):
-            assign(self.b["scratch"], self._slot(p, t), self.width, self._bias)
+            assign(self.b["scratch"], self._slot(p, t), self.width, self._initial)
         with nest(spec.window.kernel) as tap:
             for chunk, count in spec.lists.runs if spec.event else ((0, 1),):
                 with nest((count,)) as (c,), nest((spec.block,)) as (p,):
@@ -178,8 +196,20 @@ class _Panel:
         with nest((spec.block,)) as (p,):
             self._finish(_shifted(start, p), p)
 
-    def _bias(self, j: Expr) -> Expr:
+    def _initial(self, j: Expr) -> Expr:
+        if self.spec.integer:
+            return T.int32(0)
         return self.b["bias"][self.first + j] if self.spec.has_bias else T.float32(0)
+
+    def _current(self, slot: Expr, j: Expr) -> Expr:
+        """The finished sum of a channel as a real number."""
+        spec, total = self.spec, self.b["scratch"][slot + j]
+        if not spec.integer:
+            return total
+        total = T.cast(total, "float32")
+        if spec.has_scale:
+            total = fence(total * self.b["scale"][self.first + j])
+        return total + self.b["bias"][self.first + j] if spec.has_bias else total
 
     def _slot(self, p: Expr, t: Expr) -> Expr:
         """Where the accumulators of a position and time step wait."""
@@ -197,7 +227,7 @@ class _Panel:
         ]
         weights = (self.first * window.taps + row_major(tap, window.kernel) * self.width) * self.spec.inputs
         with when(all_of(inside)), nest((self.spec.in_times,)) as (t,):
-            accumulator = T.alloc_buffer((self.width,), "float32")
+            accumulator = T.alloc_buffer((self.width,), self.spec.sum_dtype)
             slot = self._slot(p, t)
             assign(accumulator, 0, self.width, lambda j: self.b["scratch"][slot + j])
             self._add(source, t, chunk, weights, accumulator)
@@ -213,9 +243,10 @@ class _Panel:
         base = T.int32(spec.in_offset) + dot(source, spec.in_strides) + t * spec.time_strides[0]
         extents = [extent for extent, _ in spec.channels]
         with nest(extents) as parts:
-            x = as_float(b["x"][base + dot(parts, [stride for _, stride in spec.channels])], spec.in_dtype)
+            x = b["x"][base + dot(parts, [stride for _, stride in spec.channels])]
+            x = T.cast(x, "int32") - spec.zero_point if spec.integer else as_float(x, spec.in_dtype)
             row = weights + row_major(parts, extents) * self.width
-            assign(accumulator, 0, self.width, lambda j: accumulator[j] + x * b["w"][row + j])
+            assign(accumulator, 0, self.width, lambda j: accumulator[j] + x * T.cast(b["w"][row + j], spec.sum_dtype))
 
     def _finish(self, position: Sequence[Expr], p: Expr) -> None:
         """Stores the currents of a position, or what its neurons make of them over all time steps."""
@@ -226,7 +257,7 @@ class _Panel:
             return
         with nest((spec.timesteps if spec.time_strides[1] else 1,)) as (t,):
             slot = self._slot(p, t if spec.in_times > 1 else T.int32(0))
-            assign(self.b["out"], base + t * spec.time_strides[1], self.width, lambda j: self.b["scratch"][slot + j])
+            assign(self.b["out"], base + t * spec.time_strides[1], self.width, lambda j: self._current(slot, j))
 
     def _neurons(self, lif: LIFParams, base: Expr, number: Expr, p: Expr) -> None:
         """The neurons of one position: potentials stay in registers over all time steps."""
@@ -238,7 +269,7 @@ class _Panel:
             assign(v, 0, width, lambda _: T.float32(lif.v_initial))
         with nest((spec.timesteps,)) as (t,):
             slot = self._slot(p, t if spec.in_times > 1 else T.int32(0))
-            assign(v, 0, width, lambda j: charge(b["scratch"][slot + j], v[j], lif))
+            assign(v, 0, width, lambda j: charge(self._current(slot, j), v[j], lif))
             fire(v, b["out"], base + t * spec.time_strides[1], width, lif)
         if spec.keeps_state:
             assign(b["v_state"], number, width, lambda j: v[j])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +35,11 @@ def panel_runs(channels: int, lanes: int) -> tuple[PanelRun, ...]:
     return tuple(runs)
 
 
-def pack_panels(weight: NDArray[np.float32], lanes: int) -> NDArray[np.float32]:
-    """Packs (rows, channels) float32 so that every panel's (rows, width) block is contiguous.
+def pack_panels(weight: NDArray[Any], lanes: int) -> NDArray[Any]:
+    """Packs (rows, channels) float32 or int8 so that every panel's (rows, width) block is contiguous.
 
     Returns:
-        (rows * channels,) float32; the panel at channel n begins at ``n * rows``.
+        (rows * channels,) of the same type; the panel at channel n begins at ``n * rows``.
     """
     blocks = [
         weight[:, run.start + index * run.width :][:, : run.width]

@@ -51,6 +51,17 @@ class ReduceSpec:
     out: Operand
 
 
+@dataclass(frozen=True)
+class QuantizeSpec:
+    """out = clip(round_half_even(x / scale) + zero_point, 0, 255)."""
+
+    extents: tuple[int, ...]
+    x: Operand
+    scale: float
+    zero_point: int
+    out: Operand
+
+
 def _load(buffer: Expr, operand: Operand, loops: list[Expr], dtype: str) -> Expr:
     value = buffer[T.int32(operand.offset) + dot(loops, operand.strides)]
     return as_float(value, operand.dtype) if dtype == "float32" else T.cast(value, dtype)
@@ -82,6 +93,18 @@ def build_elementwise(spec: ElementwiseSpec) -> Expr:
 
     arguments = [(f"x{index}", operand.elements, operand.dtype) for index, operand in enumerate(spec.operands)]
     return function([*arguments, ("out", spec.out.elements, dtype)], body)
+
+
+def build_quantize(spec: QuantizeSpec) -> Expr:
+    """Returns the TIR function; arguments: x, out."""
+
+    def body(x: Expr, out: Expr) -> None:
+        with nest(spec.extents) as loops:
+            level = T.nearbyint(_load(x, spec.x, loops, "float32") / T.float32(spec.scale))
+            level = T.max(T.min(level + T.float32(spec.zero_point), T.float32(255)), T.float32(0))
+            T.buffer_store(out, T.cast(T.cast(level, "int32"), "uint8"), [dot(loops, spec.out.strides)])
+
+    return function([("x", spec.x.elements, spec.x.dtype), ("out", spec.out.elements, "uint8")], body)
 
 
 def build_reduce(spec: ReduceSpec) -> Expr:

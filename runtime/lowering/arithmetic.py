@@ -10,12 +10,21 @@ import numpy as np
 
 from svitkit.errors import UnsupportedError
 from svitkit.runtime.import_onnx import Node, axes_of
-from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operator, ReduceSpec, build_elementwise, build_reduce
-from svitkit.runtime.lowering.products import absorb_bias
+from svitkit.runtime.kernels.pointwise import (
+    ElementwiseSpec,
+    Operator,
+    QuantizeSpec,
+    ReduceSpec,
+    build_elementwise,
+    build_quantize,
+    build_reduce,
+)
+from svitkit.runtime.lowering.products import absorb
 from svitkit.runtime.lowering.translation import Lowering, common_atom, operand
-from svitkit.runtime.view import Atom, Buffer, View, align, store
+from svitkit.runtime.view import Atom, Axis, Buffer, View, align, store
 
 LARGEST_BYTE = 255
+FLOAT, UINT8 = 1, 2  # onnx.TensorProto.DataType
 SINGLE = (Atom(1, 0, "channel"), Atom(1, 0, "channel"))
 
 
@@ -38,13 +47,13 @@ def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
     """Add, Sub, Mul and Div, with broadcasting."""
 
     def rule(state: Lowering, node: Node) -> None:
+        if absorb(state, node, operator):
+            return
         constants = state.graph.constants
         scalar = next((name for name in node.inputs if name in constants and constants[name].size == 1), None)
         if scalar is not None and (operator in ("mul", "add") or scalar == node.inputs[1]):
             other = node.inputs[0] if scalar == node.inputs[1] else node.inputs[1]
             lower_scalar(state, node, operator, other, float(constants[scalar].reshape(-1)[0]))
-            return
-        if operator == "add" and absorb_bias(state, node):
             return
         views = [state.read(name) for name in node.inputs]
         state.values[node.outputs[0]] = emit_elementwise(state, node, operator, views, None)
@@ -105,6 +114,48 @@ def _limit(operator: Operator, views: Sequence[View]) -> int | None:
     known = [limit for limit in limits if limit is not None]
     limit = sum(known) if operator == "add" else prod(known)
     return limit if limit <= LARGEST_BYTE else None
+
+
+def lower_cast(state: Lowering, node: Node) -> None:
+    """Cast: kernels convert what they load, so only the meaning changes.
+
+    Raises:
+        UnsupportedError: values that may not be bytes are cast to bytes.
+    """
+    if node.attributes["to"] != FLOAT:
+        view = state.read(node.inputs[0])
+        if node.attributes["to"] != UINT8 or view.buffer.dtype != "uint8":
+            raise UnsupportedError(f"a cast of {view.buffer.dtype} to ONNX type {node.attributes['to']} has no kernel.")
+    state.values[node.outputs[0]] = state.values[node.inputs[0]]
+
+
+def lower_quantize(state: Lowering, node: Node) -> None:
+    """QuantizeLinear to uint8 with one scale and zero point: round(x / scale) to even, plus the zero point, clipped."""
+    x = state.read(node.inputs[0])
+    constants = [state.graph.constants[name] for name in node.inputs[1:]]
+    if any(constant.size != 1 for constant in constants) or len(constants) < 2 or constants[1].dtype != np.uint8:
+        raise UnsupportedError("only one scale and a uint8 zero point for the whole tensor have a kernel.")
+    scale, zero = (float(constant.reshape(-1)[0]) for constant in constants)
+    axes = [[common_atom(atoms) for atoms in axis] for axis in align([x])]
+    out = store(node.outputs[0], axes, "uint8", limit=LARGEST_BYTE)
+    pairs = [
+        pair for a, b in zip(x.axes, out.axes, strict=True) for pair in zip(merge_ones(a), merge_ones(b), strict=True)
+    ]
+    pairs = sorted((pair for pair in pairs if pair[1].stride), key=lambda pair: -pair[1].stride)
+    spec = QuantizeSpec(
+        tuple(pair[1].size for pair in pairs),
+        operand(x, [pair[0] for pair in pairs]),
+        scale,
+        int(zero),
+        operand(out, [pair[1] for pair in pairs]),
+    )
+    state.call(node.name, "quantize", spec, build_quantize, [x.buffer, out.buffer])
+    state.values[node.outputs[0]] = out
+
+
+def merge_ones(axis: Axis) -> Axis:
+    """An axis without its atoms of extent 1."""
+    return tuple(atom for atom in axis if atom.size > 1)
 
 
 def lower_reduce(*, mean: bool) -> Callable[[Lowering, Node], None]:

@@ -34,20 +34,22 @@ class Linear:
     Attributes:
         node: where it comes from.
         x: the input.
-        weight: (taps * inputs, outputs) float32.
+        weight: (taps * inputs, outputs) float32 or int8.
         bias: (outputs,) float32, or None.
         window: geometry over the input's spatial axes.
         space: atoms of the input's spatial axes, each axis of the window being one.
         time: atoms of the batch axis.
         channels: atoms of the input's channel axis.
         axes: sizes and roles of the output, strides unassigned (0 marks broadcast atoms).
-        output: name of the value that it computes, once a bias was absorbed.
+        output: name of the value that it computes, once scale and bias were absorbed.
+        scale: (outputs,) float32 that the sums of int8 weights are multiplied by, or None.
+        zero_point: input value that means 0.
     """
 
     node: Node
     output: str
     x: View
-    weight: NDArray[np.float32]
+    weight: NDArray[Any]
     bias: NDArray[np.float32] | None
     window: Window
     space: Axis
@@ -55,6 +57,13 @@ class Linear:
     channels: Axis
     out_extents: tuple[int, ...]
     axes: tuple[Axis, ...]
+    scale: NDArray[np.float32] | None = None
+    zero_point: int = 0
+
+    @property
+    def integer(self) -> bool:
+        """Whether the weights are int8 and the sums integers."""
+        return self.weight.dtype == np.int8
 
     def emit(self, state: Lowering, out: Buffer) -> None:
         """Computes the currents by themselves."""
@@ -73,6 +82,38 @@ class Fused:
 
 def lower_conv(state: Lowering, node: Node) -> None:
     """Conv with constant weights over any number of spatial axes."""
+    bias = state.graph.constants[node.inputs[2]] if len(node.inputs) > 2 else None
+    _defer_conv(state, node, bias, 0)
+
+
+def lower_conv_integer(state: Lowering, node: Node) -> None:
+    """ConvInteger: bytes times int8 weights, summed in int32."""
+    _check_bytes(state, node)
+    _defer_conv(state, node, None, zero_point(state, node))
+
+
+def zero_point(state: Lowering, node: Node) -> int:
+    """Value of the input that means 0.
+
+    Raises:
+        UnsupportedError: the weights have a zero point.
+    """
+    constants = [state.graph.constants[name] for name in node.inputs[2:] if name]
+    if len(constants) > 1 and np.any(constants[1]):
+        raise UnsupportedError("weights with a zero point have no kernel; quantize them symmetrically.")
+    return int(constants[0].reshape(-1)[0]) if constants else 0
+
+
+def _check_bytes(state: Lowering, node: Node) -> None:
+    """Integer layers take uint8 inputs and int8 weights."""
+    dtype = state.read(node.inputs[0]).buffer.dtype
+    weight = state.graph.constants.get(node.inputs[1])
+    if dtype != "uint8" or weight is None or weight.dtype != np.int8:
+        got = "an activation" if weight is None else weight.dtype
+        raise UnsupportedError(f"inputs are {dtype} and weights {got}; wanted uint8 and constant int8.")
+
+
+def _defer_conv(state: Lowering, node: Node, bias: NDArray[Any] | None, zero: int) -> None:
     x = state.read(node.inputs[0])
     weight = state.graph.constants[node.inputs[1]]
     outputs, inputs, *kernel = weight.shape
@@ -92,11 +133,9 @@ def lower_conv(state: Lowering, node: Node) -> None:
     axes = x.axes[2:] if window.is_pointwise else tuple((Atom(extent, 1, "space"),) for extent in out_extents)
     rows = weight.reshape(outputs, inputs, -1).transpose(2, 1, 0).reshape(-1, outputs)
     out_axes = (x.axes[0], (Atom(outputs, 1, "channel"),), *axes)
-    bias = state.graph.constants[node.inputs[2]] if len(node.inputs) > 2 else None
-    channels = merge(x.axes[1])
-    _defer(
-        state, Linear(node, node.outputs[0], x, rows, bias, window, space, x.axes[0], channels, out_extents, out_axes)
-    )
+    channels, name = merge(x.axes[1]), node.outputs[0]
+    linear = Linear(node, name, x, rows, bias, window, space, x.axes[0], channels, out_extents, out_axes)
+    _defer(state, replace(linear, zero_point=zero))
 
 
 def _spatial(axes: Sequence[Axis], window: Window) -> tuple[Axis, Window]:
@@ -122,7 +161,15 @@ def lower_gemm(state: Lowering, node: Node) -> None:
     defer_product(state, node, weight.T if attributes.get("transB", 0) else weight, bias)
 
 
-def defer_product(state: Lowering, node: Node, weight: NDArray[Any], bias: NDArray[Any] | None) -> None:
+def lower_matmul_integer(state: Lowering, node: Node) -> None:
+    """MatMulInteger: bytes times int8 weights, summed in int32."""
+    _check_bytes(state, node)
+    defer_product(state, node, state.graph.constants[node.inputs[1]], None, zero=zero_point(state, node))
+
+
+def defer_product(
+    state: Lowering, node: Node, weight: NDArray[Any], bias: NDArray[Any] | None, *, zero: int = 0
+) -> None:
     """Product of x (..., K) and weight (K, N): every axis but the last is a position."""
     if weight.ndim != 2:
         raise UnsupportedError(f"constant factor of shape {weight.shape}; a matrix (K, N) is needed.")
@@ -136,7 +183,8 @@ def defer_product(state: Lowering, node: Node, weight: NDArray[Any], bias: NDArr
     axes = (*positions, (Atom(weight.shape[1], 1, "channel"),))
     flat = None if bias is None else np.broadcast_to(bias.reshape(-1), weight.shape[1:])
     channels, extents = merge(x.axes[-1]), window.in_extents
-    _defer(state, Linear(node, node.outputs[0], x, weight, flat, window, space, time, channels, extents, axes))
+    linear = Linear(node, node.outputs[0], x, weight, flat, window, space, time, channels, extents, axes)
+    _defer(state, replace(linear, zero_point=zero))
 
 
 def _defer(state: Lowering, linear: Linear) -> None:
@@ -145,20 +193,44 @@ def _defer(state: Lowering, linear: Linear) -> None:
     state.waiting[view.buffer] = linear
 
 
-def absorb_bias(state: Lowering, node: Node) -> bool:
-    """Adds a constant vector along the output channels to the bias of a waiting layer."""
+def absorb(state: Lowering, node: Node, operator: str) -> bool:
+    """Takes a factor or summand per output channel into a waiting layer.
+
+    Sums of int8 weights take a factor and then a bias, float32 sums a bias.
+
+    Returns:
+        Whether the node is done with.
+    """
     for source, constant in (node.inputs, node.inputs[::-1]):
         if constant not in state.graph.constants or source not in state.values:
             continue
-        view, bias = state.values[source], state.graph.constants[constant]
+        view = state.values[source]
         linear = state.waiting.get(view.buffer)
         if not isinstance(linear, Linear) or linear.bias is not None or state.consumers[source] > 1:
             continue
-        if bias.size == linear.weight.shape[1] == view.shape[-1] == bias.shape[-1]:
-            linear.bias, linear.output = bias.reshape(-1), node.outputs[0]
-            state.values[node.outputs[0]] = view
-            return True
+        vector = _per_channel(view, state.graph.constants[constant], linear.weight.shape[1])
+        wants_scale = linear.integer and linear.scale is None
+        if vector is None or wants_scale != (operator == "mul") or operator not in ("mul", "add"):
+            continue
+        if operator == "mul":
+            linear.scale = vector
+        else:
+            linear.bias = vector
+        linear.output = node.outputs[0]
+        state.values[node.outputs[0]] = view
+        return True
     return False
+
+
+def _per_channel(view: View, constant: NDArray[Any], outputs: int) -> NDArray[np.float32] | None:
+    """A constant as one value for each output channel; None if it varies along another axis."""
+    if constant.size == 1:
+        return np.full(outputs, constant.reshape(-1)[0], np.float32)
+    if constant.ndim > len(view.axes) or constant.size != outputs or outputs not in constant.shape:
+        return None
+    axis = view.axes[len(view.axes) - constant.ndim + constant.shape.index(outputs)]
+    is_channels = all(atom.role == "channel" for atom in axis) and prod(atom.size for atom in axis) == outputs
+    return np.asarray(constant, np.float32).reshape(-1) if is_channels else None
 
 
 def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | None) -> None:
@@ -167,7 +239,8 @@ def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | Non
     time = merge(linear.time)
     if len(time) > 1:
         raise UnsupportedError("time and batch do not lie behind one another.")
-    event = x.buffer.limit is not None and len(linear.channels) <= 1 and all(a.stride == 1 for a in linear.channels)
+    dense_channels = len(linear.channels) <= 1 and all(atom.stride == 1 for atom in linear.channels)
+    event = x.buffer.limit is not None and linear.zero_point == 0 and dense_channels
     target = fused.out if fused else store(out.name, linear.axes, "float32")
     out_space = sorted((atom for atom in target.atoms if atom.role == "space"), key=lambda atom: -atom.stride)
     out_time = next((atom for atom in target.atoms if atom.role == "time" and atom.size > 1), None)
@@ -185,35 +258,38 @@ def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | Non
         in_dtype=x.buffer.dtype,
         limit=x.buffer.limit,
         event=event,
-        chunk=_chunk(prod(atom.size for atom in linear.channels), state.lanes),
+        chunk=_chunk(prod(atom.size for atom in linear.channels), state.lanes * linear.weight.itemsize),
         block=_block(extents),
         out_strides=loop_strides(out_space, extents),
         out_elements=target.buffer.elements,
         outputs=linear.weight.shape[1],
+        integer=linear.integer,
+        zero_point=linear.zero_point,
+        has_scale=linear.scale is not None,
         has_bias=linear.bias is not None,
         lanes=state.lanes,
         lif=fused.params if fused else None,
         keeps_state=fused is not None and fused.state is not None,
     )
     node = linear.node
-    buffers = [
-        x.buffer,
-        state.weights(f"{node.inputs[1]}.panels", pack_panels(np.asarray(linear.weight, np.float32), state.lanes)),
-    ]
-    if linear.bias is not None:
-        buffers.append(state.weights(f"{node.outputs[0]}.bias", np.asarray(linear.bias, np.float32)))
+    weight = linear.weight if linear.integer else np.asarray(linear.weight, np.float32)
+    buffers = [x.buffer, state.weights(f"{node.inputs[1]}.panels", pack_panels(weight, state.lanes))]
+    for name, vector in (("scale", linear.scale), ("bias", linear.bias)):
+        if vector is not None:
+            buffers.append(state.weights(f"{node.outputs[0]}.{name}", np.asarray(vector, np.float32)))
     if event:
         buffers.append(Buffer(f"{node.outputs[0]}.index", "uint16", (spec.lists.entries,)))
         buffers.append(Buffer(f"{node.outputs[0]}.count", "int32", (spec.lists.segments,)))
         if spec.lists.counts:
-            buffers.append(Buffer(f"{node.outputs[0]}.value", "float32", (spec.lists.entries,)))
-    buffers.append(Buffer(f"{node.outputs[0]}.scratch", "float32", (spec.scratch,)))
+            buffers.append(Buffer(f"{node.outputs[0]}.value", spec.lists.value_dtype, (spec.lists.entries,)))
+    buffers.append(Buffer(f"{node.outputs[0]}.scratch", spec.sum_dtype, (spec.scratch,)))
     if fused and fused.state:
         buffers.append(fused.state)
     layer = fused.name if fused else node.name
-    kernel = ("event" if event else "dense") + ("_conv" if window.taps > 1 else "_matmul") + ("_lif" if fused else "")
+    words = ["event" if event else "dense", *["int8"] * linear.integer, "conv" if window.taps > 1 else "matmul"]
+    kernel = "_".join([*words, *["lif"] * (fused is not None)])
     state.call(layer, kernel, spec, build_linear, [*buffers, target.buffer if fused else out])
-    reason = "the input is spikes or spike counts" if event else "the input is real-valued"
+    reason = "the input is spikes or spike counts" if event else "the input is dense"
     state.program.kernels.append((layer, kernel, reason))
 
 
@@ -232,9 +308,9 @@ def _block(extents: Sequence[int]) -> int:
     return max(size for size in range(1, min(last, MAX_BLOCK) + 1) if last % size == 0)
 
 
-def _chunk(inputs: int, lanes: int) -> int:
+def _chunk(inputs: int, row_bytes: int) -> int:
     """Inputs of one segment: equal parts whose weights stay below ``SEGMENT_BYTES``."""
-    parts = -(-inputs * lanes * 4 // SEGMENT_BYTES)
+    parts = -(-inputs * row_bytes // SEGMENT_BYTES)
     return -(-inputs // parts)
 
 

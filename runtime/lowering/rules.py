@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from svitkit.errors import UnsupportedError
 from svitkit.runtime.import_onnx import Graph, Node
-from svitkit.runtime.lowering.arithmetic import lower_binary, lower_reduce
+from svitkit.runtime.lowering.arithmetic import lower_binary, lower_cast, lower_quantize, lower_reduce
 from svitkit.runtime.lowering.matmul import lower_matmul
 from svitkit.runtime.lowering.neurons import lower_lif
 from svitkit.runtime.lowering.pooling import lower_pool
-from svitkit.runtime.lowering.products import lower_conv, lower_gemm
+from svitkit.runtime.lowering.products import lower_conv, lower_conv_integer, lower_gemm, lower_matmul_integer
 from svitkit.runtime.lowering.translation import Lowering, count_consumers, input_view
 from svitkit.runtime.lowering.views import (
     lower_expand,
@@ -36,6 +36,10 @@ RULES: dict[str, Callable[[Lowering, Node], None]] = {
     "Conv": lower_conv,
     "MatMul": lower_matmul,
     "Gemm": lower_gemm,
+    "ConvInteger": lower_conv_integer,
+    "MatMulInteger": lower_matmul_integer,
+    "Cast": lower_cast,
+    "QuantizeLinear": lower_quantize,
     "LIF": lower_lif,
     "MaxPool": lower_pool,
     "Add": lower_binary("add"),

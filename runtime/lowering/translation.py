@@ -15,7 +15,7 @@ from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operand, build_el
 from svitkit.runtime.program import Call, Program
 from svitkit.runtime.view import Atom, Buffer, Role, View
 
-FREE = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice", "Expand"}
+FREE = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice", "Expand", "Cast"}
 Spec = TypeVar("Spec")
 
 
@@ -72,13 +72,13 @@ class Lowering:
         )
         return View(self.weights(name, array), axes)
 
-    def weights(self, name: str, array: NDArray[np.float32]) -> Buffer:
+    def weights(self, name: str, array: NDArray[Any]) -> Buffer:
         """Places an array in the weights file, once."""
         for buffer in self.program.weights:
             if buffer.name == name:
                 return buffer
-        buffer = Buffer(name, "float32", array.shape or (1,), space="weights")
-        self.program.weights[buffer] = np.ascontiguousarray(array, np.float32).tobytes()
+        buffer = Buffer(name, str(array.dtype), array.shape or (1,), space="weights")
+        self.program.weights[buffer] = np.ascontiguousarray(array).tobytes()
         return buffer
 
     def call(

@@ -63,7 +63,7 @@ class Player:
             buffer: tvm.runtime.tensor(np.zeros(buffer.elements, buffer.dtype)) for buffer in self.program.buffers()
         }
         for buffer, content in self.program.weights.items():
-            self.memory[buffer].copyfrom(np.frombuffer(content, np.float32))
+            self.memory[buffer].copyfrom(np.frombuffer(content, buffer.dtype))
         for buffer, initial in self.program.states.items():
             self.memory[buffer].copyfrom(np.full(buffer.elements, initial, np.float32))
 
