@@ -22,6 +22,7 @@ const char* const kUsage =
     "  --warmup W         inferences before the timed ones (default 10)\n"
     "  --repeat R         timed inferences (default 100, at most 100000), cycling through the inputs\n"
     "  --min-time-s S     goes on with timed inferences, up to 100000, until S seconds have passed (default 0)\n"
+    "  --profile          then runs as many inferences again, at most 1000, and times every kernel call of them\n"
     "  --version, --help\n"
     "\n"
     "Exit status: 0 done, 1 failed or stopped by a signal, 2 wrong arguments.\n";
@@ -102,7 +103,9 @@ Options parse_options(int argc, char** argv) {
     if (word == "--help") parsing.options.wants_help = true;
     if (word == "--version") parsing.options.wants_version = true;
     if (parsing.options.wants_help || parsing.options.wants_version) return parsing.options;
-    if (word.substr(0, 2) == "--") {
+    if (word == "--profile") {
+      parsing.options.profile = true;
+    } else if (word.substr(0, 2) == "--") {
       if (i + 1 == argc) throw UsageError("'" + std::string(word) + "' wants a value");
       parsing.set(word, argv[++i]);
     } else if (parsing.options.bundle.empty()) {

@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <ctime>
 #include <memory>
 #include <string_view>
 
@@ -70,6 +69,30 @@ ProcessMemory read_process_memory() {
   return memory;
 }
 
+std::optional<std::uint64_t> read_resident_bytes() {
+  std::optional<std::uint64_t> bytes;
+  const auto add = [&](const char* line) { add_kilobytes(line, "Rss", bytes); };
+  if (for_each_line("/proc/self/smaps_rollup", add) || for_each_line("/proc/self/smaps", add)) return bytes;
+  for_each_line("/proc/self/status", [&](const char* line) { add_kilobytes(line, "VmRSS", bytes); });
+  return bytes;
+}
+
+std::optional<std::uint64_t> read_resident_bytes(std::string_view file_name) {
+  std::optional<std::uint64_t> bytes;
+  bool is_wanted = false;
+  for_each_line("/proc/self/smaps", [&](const char* line) {
+    const std::string_view text(line, std::strcspn(line, "\n"));
+    const std::size_t key = text.find(':');
+    const bool is_figure = key != std::string_view::npos && text.find(' ') > key;  // else a mapping's own line
+    if (is_figure && is_wanted) add_kilobytes(line, "Rss", bytes);
+    if (!is_figure) {
+      const std::size_t slash = text.rfind('/');
+      is_wanted = slash != std::string_view::npos && text.substr(slash + 1) == file_name;
+    }
+  });
+  return bytes;
+}
+
 std::vector<std::string> read_cpu_features() {
   std::vector<std::string> features;
 #if defined(__aarch64__)
@@ -90,12 +113,6 @@ std::vector<std::string> read_cpu_features() {
   });
 #endif
   return features;
-}
-
-std::uint64_t now_ns() {
-  timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<std::uint64_t>(time.tv_sec) * 1000000000u + static_cast<std::uint64_t>(time.tv_nsec);
 }
 
 }  // namespace svit

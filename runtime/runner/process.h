@@ -1,10 +1,11 @@
-// What the running process can say about itself: memory, CPU features, time.
+// What the running process can say about itself: memory and CPU features.
 #ifndef SVIT_PROCESS_H_
 #define SVIT_PROCESS_H_
 
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace svit {
@@ -18,11 +19,14 @@ struct ProcessMemory {
 
 ProcessMemory read_process_memory();
 
+// Bytes that are resident now, counted page by page where the kernel does so; empty where it does not tell.
+std::optional<std::uint64_t> read_resident_bytes();
+
+// The same of the files of that name that this process has mapped.
+std::optional<std::uint64_t> read_resident_bytes(std::string_view file_name);
+
 // Names as in /proc/cpuinfo ("Features" on Arm, "flags" on x86), those that this process may use.
 std::vector<std::string> read_cpu_features();
-
-// CLOCK_MONOTONIC.
-std::uint64_t now_ns();
 
 }  // namespace svit
 

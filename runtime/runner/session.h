@@ -2,6 +2,7 @@
 #ifndef SVIT_SESSION_H_
 #define SVIT_SESSION_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,12 @@ class Library {
   void* handle_;
 };
 
+// Of one call, while it is profiled.
+struct Cost {
+  std::uint64_t total_ns = 0;
+  std::uint64_t count = 0;
+};
+
 class Session {
  public:
   explicit Session(const std::string& bundle);  // throws Error
@@ -38,6 +45,8 @@ class Session {
   // Copies the input tensor in, makes every call, copies the output tensor out. Throws Error if a kernel fails.
   void step(const void* input, void* output);
   void set_tap_callback(svit_tap_callback callback, void* user);
+  void set_profile(bool on);
+  const std::vector<Cost>& costs() const { return costs_; }  // by call
 
  private:
   struct PreparedCall {
@@ -48,6 +57,8 @@ class Session {
   unsigned char* address(std::size_t tensor) const;
   void prepare_tensors();
   void prepare_calls();
+  template <bool kProfiled>
+  void play();
   void show_taps(std::size_t call) const;
   [[noreturn]] void fail(std::size_t call) const;
 
@@ -57,6 +68,8 @@ class Session {
   Mapping spaces_[kSpaces];
   std::vector<DLTensor> tensors_;
   std::vector<PreparedCall> calls_;
+  std::vector<Cost> costs_;
+  bool is_profiled_ = false;
   svit_tap_callback callback_ = nullptr;
   void* user_ = nullptr;
 };

@@ -143,4 +143,24 @@ svit_status svit_set_tap_callback(svit_session* session, svit_tap_callback callb
   return SVIT_OK;
 }
 
+svit_status svit_set_profile(svit_session* session, int on) {
+  if (!session) return SVIT_BAD_ARGUMENT;
+  session->session.set_profile(on != 0);
+  return SVIT_OK;
+}
+
+size_t svit_call_count(const svit_session* session) { return session ? session->session.program().calls.size() : 0; }
+
+svit_status svit_profile_call(svit_session* session, size_t index, svit_call_profile* profile) {
+  if (!session) return SVIT_BAD_ARGUMENT;
+  const svit::Program& program = session->session.program();
+  if (!profile || index >= program.calls.size()) {
+    return refuse(session, SVIT_BAD_ARGUMENT, "no such call, or profile is NULL");
+  }
+  const svit::Call& call = program.calls[index];
+  const svit::Cost& cost = session->session.costs()[index];
+  *profile = {call.layer.c_str(), call.symbol.c_str(), cost.total_ns, cost.count};
+  return SVIT_OK;
+}
+
 const char* svit_last_error(const svit_session* session) { return session ? session->error : "the session is NULL"; }

@@ -71,6 +71,14 @@ typedef struct svit_tap {
  */
 typedef void (*svit_tap_callback)(void* user, size_t index, const void* data, size_t bytes);
 
+/* What one kernel call has cost since svit_set_profile. The pointers belong to the session. */
+typedef struct svit_call_profile {
+  const char* layer;  /* the layer's name in the trained network; of an operation without one, the graph's own name */
+  const char* kernel; /* the function in the machine code */
+  uint64_t total_ns;  /* CLOCK_MONOTONIC, one reading of the clock included per call */
+  uint64_t count;     /* how often it was called */
+} svit_call_profile;
+
 /* Returns the library's version, "major.minor.patch". */
 SVIT_API const char* svit_version(void);
 
@@ -117,6 +125,18 @@ SVIT_API svit_status svit_tap_at(svit_session* session, size_t index, svit_tap* 
 
 /* Has the callback called for every tap of every later run or step; NULL ends it. */
 SVIT_API svit_status svit_set_tap_callback(svit_session* session, svit_tap_callback callback, void* user);
+
+/*
+ * Sets every call's cost to 0 and has later runs and steps add to it (on != 0) or not (on == 0, as after svit_load).
+ * While it is off it costs one comparison per run or step, and none per call.
+ */
+SVIT_API svit_status svit_set_profile(svit_session* session, int on);
+
+/* Returns the number of kernel calls of one run or step; 0 if the session is NULL. */
+SVIT_API size_t svit_call_count(const svit_session* session);
+
+/* Tells what one call has cost, 0 <= index < svit_call_count(session), in the order of execution. */
+SVIT_API svit_status svit_profile_call(svit_session* session, size_t index, svit_call_profile* profile);
 
 /* Returns the reason of the session's last failure, "" if there was none. Valid until the session's next failure. */
 SVIT_API const char* svit_last_error(const svit_session* session);

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,9 @@ QEMU = shutil.which("qemu-aarch64-static")
 SYSROOT = Path("/usr/aarch64-linux-gnu")
 INPUTS = np.random.default_rng(1).uniform(0, 1.5, (3, 4, 8)).astype(np.float32)  # (N, T, features)
 FAST = ["--warmup", "1", "--repeat", "2"]
+PAGE_BYTES = resource.getpagesize()
+# Weights, states and workspace end inside a page, and the kernel maps files in windows of 64 KiB (fault_around_bytes).
+ALLOWANCE_BYTES = 3 * PAGE_BYTES + 65536
 
 
 def svit_run(bundle: Path, *arguments: object, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -104,6 +109,91 @@ def test_the_timed_part_lasts_at_least_the_minimum_time(built_host_bundle: Path,
     timed = json.loads(svit_run(built_host_bundle, *arguments, "--min-time-s", 0.005).stdout)
     assert len(timed["samples_ns"]) >= 1
     assert "accuracy_samples" not in timed
+
+
+def profiled(bundle: Path, frames: Path, *arguments: object) -> dict[str, Any]:
+    step = ["--input", frames, "--count", 3, "--mode", "step", "--timesteps", 4]
+    result = svit_run(bundle, *step, *arguments)
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert isinstance(report, dict)
+    return report
+
+
+def test_a_profile_tells_every_call_in_program_order_apart_from_the_samples(
+    built_host_bundle: Path, frames: Path
+) -> None:
+    report = profiled(built_host_bundle, frames, "--warmup", 1, "--repeat", 7, "--profile")
+    assert len(report["samples_ns"]) == 7
+    assert [(cost["layer"], cost["kernel"], cost["calls"]) for cost in report["profile"]] == [
+        ("stem", "scale", 7 * 4),
+        ("fire", "fire", 7 * 4),
+        ("head", "count", 7 * 4),
+    ]
+    for cost in report["profile"]:
+        assert 0 < cost["p50_ns"] <= report["profile_p50_ns"]  # a part is never longer than its whole
+        assert cost["p50_ns"] * 4 <= cost["total_ns"]  # 4 of 7 are not below the median
+    assert 0 < report["profile_overhead_ns"] < 100_000
+
+
+def test_a_profile_takes_at_most_1000_inferences(built_host_bundle: Path, frames: Path) -> None:
+    report = profiled(built_host_bundle, frames, "--warmup", 0, "--repeat", 1001, "--profile")
+    assert {cost["calls"] for cost in report["profile"]} == {4000}
+
+
+def test_there_is_no_profile_unless_asked_for(built_host_bundle: Path, frames: Path) -> None:
+    assert not [key for key in profiled(built_host_bundle, frames, *FAST) if key.startswith("profile")]
+
+
+def test_results_written_after_a_profile_are_the_same(built_host_bundle: Path, frames: Path, tmp_path: Path) -> None:
+    plain, after = tmp_path / "plain.bin", tmp_path / "after.bin"
+    profiled(built_host_bundle, frames, *FAST, "--output", plain)
+    profiled(built_host_bundle, frames, *FAST, "--profile", "--output", after)
+    assert plain.read_bytes() == after.read_bytes()
+
+
+def test_a_layers_name_is_quoted_as_json_wants(tiny_bundle: Path, frames: Path) -> None:
+    path = tiny_bundle / "program.txt"
+    path.write_text(path.read_text().replace("call scale stem", 'call scale s"t\\em-ü'), encoding="utf-8")
+    assert profiled(tiny_bundle, frames, *FAST, "--profile")["profile"][0]["layer"] == 's"t\\em-ü'
+
+
+def check_memory_sum(report: dict[str, Any]) -> None:
+    """The peak is floor, weights, states and workspace: within 10 %, and within pages and one fault's read-ahead."""
+    plan = report["weights_bytes"] + report["state_bytes"] + report["workspace_bytes"]
+    allowed = 0.1 * report["vm_hwm_bytes"] + ALLOWANCE_BYTES
+    assert abs(report["vm_hwm_bytes"] - report["floor_bytes"] - plan) <= allowed, report
+
+
+def check_same_private(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Private memory is compared: shared libraries differ from run to run by where they are mapped."""
+    assert abs(one["private_bytes"] - other["private_bytes"]) <= 65536
+
+
+def test_the_peak_is_the_plan_and_a_floor(built_host_bundle: Path, frames: Path) -> None:
+    report = profiled(built_host_bundle, frames, *FAST)
+    check_memory_sum(report)
+    assert report["weights_resident_bytes"] == PAGE_BYTES  # 32 bytes of weights
+
+
+def test_memory_does_not_grow_with_the_number_of_inputs_or_samples(
+    built_host_bundle: Path, frames: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "many.bin").write_bytes(bytes(32 * 500_000))
+    arguments = ["--input", tmp_path / "many.bin", "--count", 500_000, "--warmup", 0, "--repeat", 100_000]
+    many = json.loads(svit_run(built_host_bundle, *arguments).stdout)
+    check_memory_sum(many)
+    check_same_private(many, profiled(built_host_bundle, frames, *FAST))
+
+
+def test_memory_does_not_grow_with_the_time_steps_of_an_input(
+    built_host_bundle: Path, frames: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "long.bin").write_bytes(bytes(32 * 100_000))
+    arguments = ["--input", tmp_path / "long.bin", "--count", 1, "--mode", "step", "--timesteps", 100_000]
+    long = json.loads(svit_run(built_host_bundle, *arguments, "--warmup", 0, "--repeat", 1).stdout)
+    check_memory_sum(long)
+    check_same_private(long, profiled(built_host_bundle, frames, *FAST))
 
 
 @pytest.mark.parametrize(
