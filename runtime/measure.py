@@ -25,6 +25,7 @@ from svitkit.runtime.device_checks import (
     measure_accuracy,
 )
 from svitkit.runtime.device_state import DeviceState, read_device_name, read_device_state, throttling
+from svitkit.runtime.profile import read_profile
 from svitkit.runtime.record import BenchRecord, Golden, Memory, instabilities, summarize_latency
 from svitkit.runtime.runner_process import Runner, RunnerReport
 
@@ -34,6 +35,16 @@ if TYPE_CHECKING:
 # Under emulation the times mean nothing, so only as many are taken as the record needs to be complete.
 EMULATED_REPEAT = 10
 MAX_ATTEMPTS = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much is timed; see :func:`bench`."""
+
+    warmup: int
+    repeat: int
+    min_time_s: float
+    profile: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +67,7 @@ def bench(
     repeat: int = 50,
     min_time_s: float = 1.0,
     timeout_s: float = 600.0,
+    profile: bool = False,
     progress: Progress | None = None,
 ) -> BenchRecord:
     """Measures a bundle on a board.
@@ -69,6 +81,7 @@ def bench(
         repeat: least number of samples; an emulated board takes at most 10.
         min_time_s: least time that the samples add up to; not on an emulated board.
         timeout_s: longest time for one run of the program on the board.
+        profile: whether every kernel call is timed as well, in inferences that are no samples.
         progress: called with the stage's name and the share of it that is done (0..1).
 
     Raises:
@@ -98,10 +111,12 @@ def bench(
         golden, rates = check_golden(runner, bundle, manifest)
         accuracy = None if dataset is None else measure_accuracy(runner, manifest.model, dataset, limit, notify)
         notify("timing", 0.0)
-        timing = time_runs(runner, board, manifest, warmup=warmup, repeat=repeat, min_time_s=min_time_s)
+        limits = Limits(warmup=warmup, repeat=repeat, min_time_s=min_time_s, profile=profile)
+        timing = time_runs(runner, board, manifest, limits)
         notify("timing", 1.0)
     record = assemble(bundle, board, manifest, timing, golden=golden, warmup=warmup, started_at=started_at)
-    return dataclasses.replace(record, accuracy=accuracy, firing_rates=rates)
+    costs = read_profile(timing.report, emulated=board.emulated) if profile else None
+    return dataclasses.replace(record, accuracy=accuracy, firing_rates=rates, profile=costs)
 
 
 def check_arguments(*, warmup: int, repeat: int, min_time_s: float, timeout_s: float) -> None:
@@ -113,21 +128,19 @@ def check_arguments(*, warmup: int, repeat: int, min_time_s: float, timeout_s: f
         )
 
 
-def time_runs(
-    runner: Runner, board: Board, manifest: Manifest, *, warmup: int, repeat: int, min_time_s: float
-) -> Timing:
+def time_runs(runner: Runner, board: Board, manifest: Manifest, limits: Limits) -> Timing:
     """Times the bundle on its golden inputs, and looks at the machine before and after.
 
     A run that was disturbed is repeated, at most twice. Under emulation there is one short run.
     """
     inputs, count = f"{runner.bundle}/{GOLDEN_INPUT}", manifest.golden_count
     if board.emulated:
-        least = min(repeat, EMULATED_REPEAT)
-        report = runner.time(inputs, count=count, warmup=warmup, repeat=least, min_time_s=0.0)
+        few = dataclasses.replace(limits, repeat=min(limits.repeat, EMULATED_REPEAT), min_time_s=0.0)
+        report = runner.time(inputs, count=count, **dataclasses.asdict(few))
         return Timing(report=report, before=None, after=None, attempts=1)
     for attempt in range(1, MAX_ATTEMPTS + 1):
         before = read_device_state()
-        report = runner.time(inputs, count=count, warmup=warmup, repeat=repeat, min_time_s=min_time_s)
+        report = runner.time(inputs, count=count, **dataclasses.asdict(limits))
         timing = Timing(report=report, before=before, after=read_device_state(), attempts=attempt)
         if not disturbances(timing, count):
             break
@@ -207,6 +220,8 @@ def assemble(
             vm_hwm_bytes=report.vm_hwm_bytes,
             pss_bytes=report.pss_bytes,
             private_bytes=report.private_bytes,
+            floor_bytes=report.floor_bytes,
+            weights_resident_bytes=report.weights_resident_bytes,
         ),
         golden=golden,
         before=timing.before,

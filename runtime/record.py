@@ -19,6 +19,7 @@ from svitkit.errors import ConfigError
 from svitkit.files import write_text
 from svitkit.manifest import from_json
 from svitkit.runtime.device_state import DeviceState
+from svitkit.runtime.profile import Profile
 
 STRICT = ConfigDict(extra="forbid", strict=True)
 # Samples from which a tail percentile can be stated with 99 % confidence although one sample beyond it is an outlier.
@@ -57,12 +58,14 @@ class Memory:
     """Bytes of the process that ran the network, read inside that process, and of the static plan.
 
     Attributes:
-        emulated: the process figures (vm_hwm, pss, private) include an emulator and say nothing about a board.
+        emulated: the process figures (those that may be absent) include an emulator and say nothing about a board.
         weights_bytes, state_bytes, workspace_bytes: the plan: parameters, membrane potentials, and what lives within
             one run.
-        vm_hwm_bytes: highest resident memory (VmHWM), code and libraries included.
-        pss_bytes: proportional share of resident memory after the runs.
-        private_bytes: resident memory that nobody else uses, after the runs.
+        vm_hwm_bytes: highest resident memory (VmHWM), code and libraries included, before the samples are kept.
+        pss_bytes: proportional share of resident memory, at the same moment.
+        private_bytes: resident memory that nobody else uses, at the same moment.
+        floor_bytes: what a network of no size would take: libraries, machine code, one input and one output.
+        weights_resident_bytes: of the weights, which are mapped from their file; whole pages.
     """
 
     emulated: bool
@@ -72,6 +75,16 @@ class Memory:
     vm_hwm_bytes: int | None = None
     pss_bytes: int | None = None
     private_bytes: int | None = None
+    floor_bytes: int | None = None
+    weights_resident_bytes: int | None = None
+
+    @property
+    def unexplained(self) -> float | None:
+        """Share of the peak, with its sign, that is not floor, weights, states and workspace; None if not measured."""
+        if self.emulated or self.vm_hwm_bytes is None or self.floor_bytes is None:
+            return None
+        plan = self.weights_bytes + self.state_bytes + self.workspace_bytes
+        return 1 - (self.floor_bytes + plan) / self.vm_hwm_bytes
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -131,6 +144,7 @@ class BenchRecord:
         load_ns, first_ns: loading the bundle and the first inference, which are no samples.
         samples_ns: every timed inference, in order.
         firing_rates: spikes per neuron and time step (0..1) on the device, by layer.
+        profile: where the time goes, if it was asked for.
         before, after: clocks and temperatures around the timed run; absent where emulated.
         valid: nothing speaks against the record; in an emulated one the times are not judged.
         reasons: what speaks against it.
@@ -160,6 +174,7 @@ class BenchRecord:
     golden: Golden
     accuracy: Accuracy | None = None
     firing_rates: dict[str, float] | None = None
+    profile: Profile | None = None
     before: DeviceState | None = None
     after: DeviceState | None = None
     valid: bool

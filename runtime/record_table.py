@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from svitkit.runtime.record import BenchRecord
+from svitkit.runtime.record import BenchRecord, Memory
 
 KIBIBYTE = 1024
 NOT_A_BOARD = "emulator, not a board"
@@ -69,15 +69,31 @@ def _latency_rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
 def _memory_rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
     memory = record.memory
     mark = f" ({NOT_A_BOARD})" if memory.emulated else ""
-    yield "weights", _kibibytes(memory.weights_bytes)
+    yield "weights", _kibibytes(memory.weights_bytes) + _resident(memory)
     yield "states, workspace", f"{_kibibytes(memory.state_bytes)}, {_kibibytes(memory.workspace_bytes)}"
     if memory.vm_hwm_bytes is not None:
         yield "peak memory (VmHWM)", _kibibytes(memory.vm_hwm_bytes) + mark
+    if memory.unexplained is not None and memory.floor_bytes is not None:
+        parts = {
+            "weights": memory.weights_bytes,
+            "states": memory.state_bytes,
+            "workspace": memory.workspace_bytes,
+            "runtime floor": memory.floor_bytes,
+        }
+        terms = " + ".join(f"{name} {size / KIBIBYTE:,.0f}" for name, size in parts.items())
+        yield "  is the sum of", f"{terms} = {_kibibytes(sum(parts.values()))}; {memory.unexplained:.1%} unexplained"
     if memory.pss_bytes is not None:
         yield "memory share (PSS)", _kibibytes(memory.pss_bytes) + mark
     if memory.private_bytes is not None:
         yield "private memory", _kibibytes(memory.private_bytes) + mark
     yield "bundle", _kibibytes(record.bundle_bytes)
+
+
+def _resident(memory: Memory) -> str:
+    """Says which part of the mapped weights is resident; whole pages are at most all of them."""
+    if memory.emulated or memory.weights_resident_bytes is None or memory.weights_bytes == 0:
+        return ""
+    return f", mapped, {min(1.0, memory.weights_resident_bytes / memory.weights_bytes):.0%} of them resident"
 
 
 def _device_rows(record: BenchRecord) -> Iterator[tuple[str, str]]:

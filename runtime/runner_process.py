@@ -25,7 +25,29 @@ ADVICE = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
+STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LayerTime:
+    """One kernel call of the network, over the inferences of a profile.
+
+    Attributes:
+        layer: the layer's name in the trained network; of an operation without one, the graph's own name.
+        kernel: the function in the machine code.
+        p50_ns: median over the inferences; in step mode one inference is all its time steps.
+        total_ns: sum over the inferences.
+        calls: how often the function was called for this layer.
+    """
+
+    layer: str
+    kernel: str
+    p50_ns: int
+    total_ns: int
+    calls: int
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunnerReport:
     """What ``svit-run`` prints.
 
@@ -34,9 +56,14 @@ class RunnerReport:
         first_ns: the first inference.
         samples_ns: the timed inferences, empty unless asked for.
         vm_hwm_bytes, pss_bytes, private_bytes: memory of the process; None where the kernel does not tell.
+        floor_bytes: what a network of no size would take: libraries, machine code, one input and one output.
+        weights_resident_bytes: of the mapped weights, whole pages.
         weights_bytes, state_bytes, workspace_bytes: the static memory plan.
         cpu_features: CPU features by their names in /proc/cpuinfo, as the kernel told the program.
         accuracy_samples: number of inputs that were run.
+        profile: cost of every kernel call in the order of execution, if it was asked for.
+        profile_overhead_ns: what the clock adds to every call of the profile.
+        profile_p50_ns: median of the profile's inferences as a whole.
     """
 
     load_ns: int
@@ -45,11 +72,16 @@ class RunnerReport:
     vm_hwm_bytes: int | None = None
     pss_bytes: int | None = None
     private_bytes: int | None = None
+    floor_bytes: int | None = None
+    weights_resident_bytes: int | None = None
     weights_bytes: int
     state_bytes: int
     workspace_bytes: int
     cpu_features: tuple[str, ...]
     accuracy_samples: int | None = None
+    profile: tuple[LayerTime, ...] | None = None
+    profile_overhead_ns: float | None = None
+    profile_p50_ns: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +130,9 @@ class Runner:
         logits = self._infer(inputs, ["--spikes", "spikes.bin"])
         return logits, np.fromfile(self._pull("spikes.bin"), np.uint8)
 
-    def time(self, inputs: str, *, count: int, warmup: int, repeat: int, min_time_s: float) -> RunnerReport:
+    def time(
+        self, inputs: str, *, count: int, warmup: int, repeat: int, min_time_s: float, profile: bool = False
+    ) -> RunnerReport:
         """Times inferences.
 
         Args:
@@ -107,12 +141,14 @@ class Runner:
             warmup: runs before the samples.
             repeat: least number of samples.
             min_time_s: least time that the timed part takes.
+            profile: whether kernel calls are timed as well, in further inferences after the samples.
 
         Raises:
             RunError: the program failed.
         """
         limits = ["--warmup", str(warmup), "--repeat", str(repeat), "--min-time-s", f"{min_time_s:g}"]
-        report = self._run(["--input", inputs, "--count", str(count), *limits])
+        wanted = ["--profile"] if profile else []
+        report = self._run(["--input", inputs, "--count", str(count), *limits, *wanted])
         if len(report.samples_ns) < repeat:
             raise RunError(
                 f"{RUNNER_NAME} took {len(report.samples_ns)} samples, wanted {repeat}. "

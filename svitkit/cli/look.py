@@ -116,18 +116,30 @@ def inspect(
     weights: Weights = None,
     data: Data = "digits",
     timesteps: Timesteps = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            "--record", metavar="FILE", help="Of a bundle: whose profile to show; else record.json beside it."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a network, an ONNX file, a bundle or a record holds, layer by layer."""
-    from svitkit.cli.views import View, view_bundle, view_model, view_onnx, view_record
+    from svitkit.cli.bundle_view import view_bundle
+    from svitkit.cli.views import View, view_model, view_onnx, view_record
+    from svitkit.errors import ConfigError
     from svitkit.kinds import kind_of
 
     def look() -> View:
         kind = kind_of(anything)
+        if record is not None and kind != "bundle":
+            raise ConfigError(f"--record belongs to a bundle, and '{anything}' is none. Leave the option out.")
         if kind == "model":
             checkpoint, dataset = load_network(anything, weights=weights, data=data, timesteps=timesteps)
             return view_model(checkpoint, anything, dataset)
-        return {"onnx": view_onnx, "bundle": view_bundle, "record": view_record}[kind](Path(anything))
+        if kind == "bundle":
+            return view_bundle(Path(anything), record)
+        return {"onnx": view_onnx, "record": view_record}[kind](Path(anything))
 
     with answer(as_json) as show:
         result, readable = look()

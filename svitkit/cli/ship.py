@@ -73,7 +73,7 @@ def build(
 ) -> None:
     """Compile an ONNX file for a board: a folder that runs there with nothing installed."""
     from svitkit.boards.board import load_board
-    from svitkit.cli.views import view_bundle
+    from svitkit.cli.bundle_view import view_bundle
     from svitkit.evaluate import load_for
     from svitkit.export.metadata import read_metadata
     from svitkit.proven import build_proven
@@ -103,6 +103,9 @@ def bench(
     repeat: Annotated[int, typer.Option(min=1, help="Samples at least; an emulated board takes at most 10.")] = 50,
     min_time: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Time to measure for at least.")] = 1.0,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Longest time for one run.")] = 600.0,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also time every layer, in inferences of their own.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a bundle on a board: correctness, accuracy, latency, memory; exit with 3 if the run is not valid."""
@@ -110,8 +113,8 @@ def bench(
     from svitkit.evaluate import load_for
     from svitkit.manifest import read_manifest
     from svitkit.runtime.measure import bench as measure
+    from svitkit.runtime.profile_table import render_whole
     from svitkit.runtime.record import record_json, write_record
-    from svitkit.runtime.record_table import render_record
 
     with answer(as_json) as show:
         manifest = read_manifest(bundle)
@@ -127,11 +130,12 @@ def bench(
                 repeat=repeat,
                 min_time_s=min_time,
                 timeout_s=timeout,
+                profile=profile,
                 progress=advance,
             )
         if out is not None:
             write_record(out, record)
-        show({"record": json.loads(record_json(record))}, render_record(record))
+        show({"record": json.loads(record_json(record))}, *render_whole(record))
     if not record.valid:
         raise typer.Exit(FINDING)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 
 from svitkit.cli.output import kibibytes, table
-from svitkit.manifest import Manifest, ModelMetadata, read_manifest
+from svitkit.manifest import ModelMetadata
 
 if TYPE_CHECKING:
     from svitkit.data.dataset import Dataset
@@ -30,39 +30,14 @@ def view_onnx(path: Path) -> View:
     rows = [(name, str(count)) for name, count in sorted(operators.items())]
     result = {"kind": "onnx", "metadata": metadata, "operators": dict(sorted(operators.items()))}
     return result, [
-        _network_table(str(path), metadata),
+        network_table(str(path), metadata),
         _neuron_table(metadata),
         table("Operators", ("name", "count"), rows),
     ]
 
 
-def view_bundle(path: Path) -> View:
-    """Shows a bundle's manifest: network, machine code, memory plan, the kernel of every layer, and files."""
-    manifest = read_manifest(path)
-    kernels = [(choice.layer, choice.kernel, choice.reason) for choice in manifest.kernels]
-    files = [(name, f"{entry.size:,}", entry.sha256[:12]) for name, entry in manifest.files.items()]
-    return {"kind": "bundle", "manifest": manifest}, [
-        _network_table(str(path), manifest.model),
-        table("Built for", ("fact", "value"), _build_facts(manifest)),
-        table("Kernels", ("layer", "kernel", "why"), kernels),
-        table("Files", ("name", "bytes", "SHA-256"), files),
-    ]
-
-
-def _build_facts(manifest: Manifest) -> list[tuple[str, ...]]:
-    return [
-        ("board", manifest.board),
-        ("machine code", manifest.triple),
-        ("CPU features it may use", ", ".join(manifest.required_features)),
-        ("glibc", f"{manifest.glibc_floor} or newer"),
-        ("TVM", manifest.tvm_version),
-        ("weights", kibibytes(manifest.weights_bytes)),
-        ("states", kibibytes(manifest.state_bytes)),
-        ("workspace", kibibytes(manifest.workspace_bytes)),
-    ]
-
-
-def _network_table(title: str, model: ModelMetadata) -> RenderableType:
+def network_table(title: str, model: ModelMetadata) -> RenderableType:
+    """Lays out what a network is."""
     shape = "x".join(map(str, model.input.shape))
     saved = 1 - model.parameter_bytes / model.original_parameter_bytes if model.original_parameter_bytes else 0.0
     rows: list[tuple[str, ...]] = [
@@ -137,8 +112,8 @@ def view_model(checkpoint: Checkpoint, name: str, dataset: Dataset, *, images: i
 
 def view_record(path: Path) -> View:
     """Shows the record of a measurement."""
+    from svitkit.runtime.profile_table import render_whole
     from svitkit.runtime.record import read_record, record_json
-    from svitkit.runtime.record_table import render_record
 
     record = read_record(path)
-    return {"kind": "record", "record": json.loads(record_json(record))}, [render_record(record)]
+    return {"kind": "record", "record": json.loads(record_json(record))}, [*render_whole(record)]

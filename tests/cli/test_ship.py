@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import pytest
 
@@ -27,12 +28,37 @@ def test_a_network_keeps_its_accuracy_through_export_build_and_bench(mode, svitk
     assert exported["operators"]["ai.svitkit::LIF"] == len(exported["metadata"]["lif_layers"])
     built = ask(svitkit, "build", "model.onnx", "--board", "host", "--data", "digits", "-o", "bundle")
     assert built["manifest"]["model"]["mode"] == mode
-    record = ask(svitkit, "bench", "bundle", "--limit", "200", "-o", "record.json")["record"]
+    record = ask(svitkit, "bench", "bundle", "--limit", "200", "--profile", "-o", "record.json")["record"]
     assert record == json.loads((tmp_path / "record.json").read_text())
     assert record["golden"]["match"] is True
     wanted = accuracy(svitkit, "digits-spikformer")
     assert accuracy(svitkit, "model.onnx") == wanted
     assert record["accuracy"]["percent"] == wanted
+    check_profile(record)
+    check_memory_sum(record["memory"])
+    layers = ask(svitkit, "inspect", "bundle")["layers"]
+    assert [layer["p50_ns"] for layer in layers] == [layer["p50_ns"] for layer in record["profile"]["layers"]]
+    shown = svitkit("inspect", "bundle")
+    assert "p50 is from " in shown.stdout
+    assert "predicted" not in shown.stdout or any(layer["predicted_ns"] is not None for layer in layers)
+
+
+def check_profile(record) -> None:
+    """Every watched layer has a time, and the parts come to the whole of the same inferences, clock included."""
+    profile = record["profile"]
+    assert {layer["layer"] for layer in profile["layers"]} >= record["firing_rates"].keys()
+    assert len({layer["calls"] for layer in profile["layers"]}) == 1
+    parts = sum(layer["p50_ns"] for layer in profile["layers"])
+    assert 0.8 * profile["p50_ns"] <= parts <= 1.1 * profile["p50_ns"]
+    assert profile["overhead_ns"] > 0
+
+
+def check_memory_sum(memory) -> None:
+    """Within 10 % of the peak, and of pages that three regions end in and one window of 64 KiB of a mapped file."""
+    plan = memory["weights_bytes"] + memory["state_bytes"] + memory["workspace_bytes"]
+    allowed = 0.1 * memory["vm_hwm_bytes"] + 3 * resource.getpagesize() + 65536
+    assert abs(memory["vm_hwm_bytes"] - memory["floor_bytes"] - plan) <= allowed, memory
+    assert memory["weights_resident_bytes"] > 0.5 * memory["weights_bytes"]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,9 @@ if fault == "drift":
 features = {features} if fault != "poor" else ["fpu"]
 report = dict(load_ns=5, first_ns=6, samples_ns=samples, vm_hwm_bytes=7, pss_bytes=None, private_bytes=8,
               weights_bytes=9, state_bytes=10, workspace_bytes=11, cpu_features=features, accuracy_samples=count)
+if "--profile" in sys.argv and fault != "old":
+    report["profile"] = [dict(layer="head.lif", kernel="lif_0", p50_ns=700, total_ns=7000, calls=10)]
+    report.update(profile_overhead_ns=21.5, profile_p50_ns=800, floor_bytes=2, weights_resident_bytes=4)
 print("hello" if fault == "chatter" else json.dumps(report))
 """
 
@@ -190,6 +193,26 @@ def test_a_whole_measurement(bundle: Path, host: Board, tmp_path: Path) -> None:
     assert (first["--count"], second["--count"]) == ("60", "40")
     assert (timed["--warmup"], timed["--repeat"], timed["--min-time-s"]) == ("3", "70", "0.5")
     assert "--output" not in timed
+
+
+def test_a_profile_is_taken_in_the_timed_run_only_and_only_if_asked_for(
+    bundle: Path, host: Board, tmp_path: Path
+) -> None:
+    record = bench(bundle, host, profile=True)
+    assert record.profile is not None
+    assert (record.profile.emulated, record.profile.p50_ns, record.profile.overhead_ns) == (False, 800, 21.5)
+    assert [(layer.layer, layer.p50_ns) for layer in record.profile.layers] == [("head.lif", 700)]
+    assert (record.memory.floor_bytes, record.memory.weights_resident_bytes) == (2, 4)
+    assert len(record.samples_ns) == 50
+    calls = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert ["--profile" in call for call in calls] == [False, True]
+    assert "profile" not in json.loads(record_json(bench(bundle, host)))
+
+
+def test_a_program_that_knows_no_profile_is_named(bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAULT", "old")
+    with pytest.raises(RunError, match="printed no profile"):
+        bench(bundle, host, profile=True)
 
 
 def test_no_data_means_no_accuracy_and_no_key_in_the_record(bundle: Path, host: Board) -> None:
@@ -384,13 +407,25 @@ def test_numbers_with_which_nothing_is_measured_are_refused(bundle: Path, host: 
         bench(bundle, host, **wrong)
 
 
-def emulated_record(bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> BenchRecord:
+def emulated_record(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, profile: bool = False
+) -> BenchRecord:
     """Measures on a board that claims to be emulated, with the stand-in run natively."""
     host = load_board("host")
     board = dataclasses.replace(host, name="pretended", transport="qemu", qemu_cpu="cortex-a72")
     monkeypatch.setattr("svitkit.boards.transports.qemu_command", lambda cpu: ())
     monkeypatch.setattr(measure, "qemu_version", lambda: "7.2.0")
-    return bench(bundle, board, dataset=images(6), repeat=50)
+    return bench(bundle, board, dataset=images(6), repeat=50, profile=profile)
+
+
+def test_the_profile_of_an_emulated_run_is_marked_and_its_memory_is_not_summed(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    record = emulated_record(bundle, monkeypatch, tmp_path, profile=True)
+    assert record.profile is not None
+    assert record.profile.emulated
+    assert record.memory.floor_bytes == 2
+    assert record.memory.unexplained is None
 
 
 def test_an_emulated_run_is_valid_but_its_times_and_memory_are_marked(

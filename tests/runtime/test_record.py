@@ -8,6 +8,7 @@ from rich.console import Console
 
 from svitkit.errors import ConfigError
 from svitkit.runtime.device_state import DeviceState
+from svitkit.runtime.profile import Profile
 from svitkit.runtime.record import (
     Accuracy,
     BenchRecord,
@@ -21,6 +22,7 @@ from svitkit.runtime.record import (
     write_record,
 )
 from svitkit.runtime.record_table import render_record
+from svitkit.runtime.runner_process import LayerTime
 
 SAMPLES = (2_000_000, 1_000_000, 3_000_000, 2_500_000, 1_500_000)
 
@@ -146,6 +148,75 @@ GOLDEN_BYTES = """{
   "reasons": []
 }
 """
+
+
+PROFILE = Profile(
+    emulated=False,
+    p50_ns=1900,
+    overhead_ns=22.5,
+    layers=(LayerTime(layer="head.lif", kernel="lif_0", p50_ns=1500, total_ns=3100, calls=2),),
+)
+PROFILE_BYTES = """  "profile": {
+    "emulated": false,
+    "p50_ns": 1900,
+    "overhead_ns": 22.5,
+    "layers": [
+      {
+        "layer": "head.lif",
+        "kernel": "lif_0",
+        "p50_ns": 1500,
+        "total_ns": 3100,
+        "calls": 2
+      }
+    ]
+  },
+"""
+BEFORE_PROFILE = """  "before": {
+"""
+
+
+def test_the_bytes_of_a_profile_are_fixed_and_it_comes_back_from_disk(tmp_path: Path) -> None:
+    made = dataclasses.replace(record(), profile=PROFILE)
+    assert record_json(made) == GOLDEN_BYTES.replace(BEFORE_PROFILE, PROFILE_BYTES + BEFORE_PROFILE)
+    write_record(tmp_path / "record.json", made)
+    assert read_record(tmp_path / "record.json") == made
+
+
+@pytest.mark.parametrize(
+    ("mend", "message"),
+    [
+        (('"calls": 2', '"calls": 2, "call": 2'), "profile.layers.0.call"),
+        (('"overhead_ns": 22.5,', ""), "profile.overhead_ns: Field required"),
+        (('"total_ns": 3100', '"total_ns": 3100.5'), "profile.layers.0.total_ns"),
+    ],
+)
+def test_a_wrong_profile_is_refused_with_the_key_at_fault(tmp_path: Path, mend: tuple[str, str], message: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(record_json(dataclasses.replace(record(), profile=PROFILE)).replace(*mend))
+    with pytest.raises(ConfigError, match=message):
+        read_record(path)
+
+
+def memory(**changes: object) -> Memory:
+    return dataclasses.replace(record().memory, floor_bytes=5_000_000, weights_resident_bytes=4096, **changes)
+
+
+def test_what_is_unexplained_of_the_peak_is_a_share_with_its_sign() -> None:
+    assert memory().unexplained == 1 - (5_000_000 + 2048 + 1024 + 512) / 5_242_880
+    assert memory(vm_hwm_bytes=5_003_584).unexplained == 0.0
+    assert memory(vm_hwm_bytes=4_000_000).unexplained < 0
+    assert memory(emulated=True).unexplained is None
+    assert memory(vm_hwm_bytes=None).unexplained is None
+    assert record().memory.unexplained is None
+
+
+def test_the_table_shows_the_peak_as_a_sum_unless_it_is_an_emulators() -> None:
+    text = rendered(dataclasses.replace(record(), memory=memory()))
+    assert "weights 2 + states 1 + workspace 0 + runtime floor 4,883 = 4,886 KiB; 4.6% unexplained" in text
+    assert "2 KiB, mapped, 100% of them resident" in text
+    emulated = rendered(dataclasses.replace(record(), memory=memory(emulated=True)))
+    assert "unexplained" not in emulated
+    assert "resident" not in emulated
 
 
 def test_the_bytes_of_a_record_are_fixed_and_absent_sensors_have_no_key() -> None:

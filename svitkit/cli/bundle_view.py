@@ -1,0 +1,150 @@
+"""What ``svitkit inspect`` shows of a bundle: the kernel of every layer, and what is known about its time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import RenderableType
+
+from svitkit.cli.output import kibibytes, table
+from svitkit.cli.views import View, network_table
+from svitkit.errors import ConfigError
+from svitkit.files import sha256
+from svitkit.manifest import MANIFEST_NAME, Manifest, read_manifest
+from svitkit.runtime.profile import Profile, read_calls
+from svitkit.runtime.profile_table import microseconds
+from svitkit.runtime.record import read_record
+from svitkit.runtime.record_table import NOT_A_BOARD
+
+PROGRAM_NAME = "program.txt"
+RECORD_NAME = "record.json"
+"""The record beside a bundle, where ``svitkit deploy`` writes it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerView:
+    """What is known about one kernel call of a bundle; what is not known is None.
+
+    Attributes:
+        layer: the layer's name; of an operation without one, the graph's own name.
+        kernel: the function in the machine code.
+        reason: why this kernel.
+        shape: (T, B, ...) of neurons, as in the graph; otherwise the number of elements that it writes.
+        dtype: type of its output.
+        firing_rate: spikes per neuron and time step in calibration (0..1).
+        predicted_ns: by the cost model of the board.
+        p50_ns: by a record's profile.
+    """
+
+    layer: str
+    kernel: str
+    reason: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    firing_rate: float | None
+    predicted_ns: float | None
+    p50_ns: int | None
+
+
+def view_bundle(path: Path, record: Path | None = None) -> View:
+    """Shows a bundle's manifest: network, machine code, memory plan, the kernel of every layer, and files.
+
+    Args:
+        path: the bundle.
+        record: whose profile is shown; if None, the record beside the bundle is looked at.
+
+    Raises:
+        ConfigError: there is no bundle, or the record that was named does not belong to it or has no profile.
+        VerificationError: the program cannot be read.
+    """
+    manifest = read_manifest(path)
+    profile, note = _find_profile(path, record)
+    layers = _layer_views(manifest, (path / PROGRAM_NAME).read_text(encoding="utf-8"), profile)
+    files = [(name, f"{entry.size:,}", entry.sha256[:12]) for name, entry in manifest.files.items()]
+    result = {"kind": "bundle", "manifest": manifest, "layers": [asdict(layer) for layer in layers]}
+    return result, [
+        network_table(str(path), manifest.model),
+        table("Built for", ("fact", "value"), _build_facts(manifest)),
+        _layer_table(layers, profile),
+        note,
+        table("Files", ("name", "bytes", "SHA-256"), files),
+    ]
+
+
+def _find_profile(bundle: Path, named: Path | None) -> tuple[Profile | None, str]:
+    """Returns the profile of a bundle, if there is one, and a sentence about where it is from or why there is none."""
+    path = named or bundle.resolve().parent / RECORD_NAME
+    wish = f"Make one with 'svitkit bench {bundle} --profile -o FILE'."
+    if named is None and not path.is_file():
+        return None, f"no measured times: there is no {RECORD_NAME} beside the bundle. {wish}"
+    found = read_record(path)
+    if found.bundle_sha256 != sha256(bundle / MANIFEST_NAME):
+        objection = f"{path} is the record of another bundle. {wish}"
+    elif found.profile is None:
+        objection = f"{path} holds no profile. {wish}"
+    else:
+        return found.profile, f"p50 is from {path}, measured on {found.device}"
+    if named is not None:
+        raise ConfigError(objection)
+    return None, f"no measured times: {objection}"
+
+
+def _layer_views(manifest: Manifest, program: str, profile: Profile | None) -> list[LayerView]:
+    choices = {choice.layer: choice for choice in manifest.kernels}
+    neurons = {layer.name: layer for layer in manifest.model.lif_layers}
+    steps = manifest.model.timesteps if manifest.model.mode == "sequence" else 1
+    calls = read_calls(program)
+    times = [layer.p50_ns for layer in profile.layers] if profile else [None] * len(calls)
+    views = []
+    for call, p50_ns in zip(calls, times, strict=True):
+        choice, lif = choices.get(call.layer), neurons.get(call.layer)
+        views.append(
+            LayerView(
+                layer=call.layer,
+                kernel=call.kernel,
+                reason=choice.reason if choice else None,
+                shape=(steps, *lif.state_shape) if lif else (call.outputs,),
+                dtype=call.dtype,
+                firing_rate=lif.firing_rate if lif else None,
+                predicted_ns=choice.predicted_ns if choice else None,
+                p50_ns=p50_ns,
+            )
+        )
+    return views
+
+
+def _layer_table(layers: list[LayerView], profile: Profile | None) -> RenderableType:
+    columns = ["layer", "kernel", "output", "spikes in calibration"]
+    cells = [
+        [layer.layer, layer.kernel, f"{'x'.join(map(str, layer.shape))} {layer.dtype}", _percent(layer.firing_rate)]
+        for layer in layers
+    ]
+    if any(layer.predicted_ns is not None for layer in layers):
+        columns.append("predicted")
+        for row, layer in zip(cells, layers, strict=True):
+            row.append("" if layer.predicted_ns is None else microseconds(layer.predicted_ns))
+    if profile is not None:
+        columns.append(f"p50 ({NOT_A_BOARD})" if profile.emulated else "p50")
+        for row, layer in zip(cells, layers, strict=True):
+            row.append("" if layer.p50_ns is None else microseconds(layer.p50_ns))
+    columns.append("why")
+    rows = [(*row, layer.reason or "") for row, layer in zip(cells, layers, strict=True)]
+    return table("Layers", tuple(columns), rows)
+
+
+def _percent(rate: float | None) -> str:
+    return "" if rate is None else f"{rate:.1%}"
+
+
+def _build_facts(manifest: Manifest) -> list[tuple[str, ...]]:
+    return [
+        ("board", manifest.board),
+        ("machine code", manifest.triple),
+        ("CPU features it may use", ", ".join(manifest.required_features)),
+        ("glibc", f"{manifest.glibc_floor} or newer"),
+        ("TVM", manifest.tvm_version),
+        ("weights", kibibytes(manifest.weights_bytes)),
+        ("states", kibibytes(manifest.state_bytes)),
+        ("workspace", kibibytes(manifest.workspace_bytes)),
+    ]

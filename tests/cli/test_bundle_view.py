@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from svitkit.cli.bundle_view import view_bundle
+from svitkit.errors import ConfigError
+from svitkit.files import sha256
+from svitkit.manifest import KernelChoice, LIFLayer, read_manifest, write_manifest
+from svitkit.runtime.profile import LayerTime, Profile
+from svitkit.runtime.record import write_record
+from tests.runtime import bundles
+from tests.runtime.test_record import record
+
+CHOICE = KernelChoice(layer="fire", kernel="fire", reason="it is the only one")
+TIMES = {"stem": 1000, "fire": 2000, "head": 3000}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle that cannot run, but for what is looked at."""
+    path = tmp_path / "bundle"
+    path.mkdir()
+    (path / "program.txt").write_text(bundles.PROGRAM)
+    model = bundles.metadata(4)
+    fire = dataclasses.replace(model.lif_layers[0], firing_rate=0.25)
+    bundles.seal(path, bundles.HOST, dataclasses.replace(model, lif_layers=(fire, *model.lif_layers[1:])))
+    write_manifest(path, dataclasses.replace(read_manifest(path), kernels=(CHOICE,)))
+    return path
+
+
+def write_profile(bundle: Path, path: Path, *, emulated: bool = False) -> None:
+    """Writes a record of the bundle with a profile."""
+    layers = tuple(LayerTime(layer=name, kernel=name, p50_ns=ns, total_ns=ns, calls=1) for name, ns in TIMES.items())
+    profile = Profile(emulated=emulated, p50_ns=6000, overhead_ns=20.0, layers=layers)
+    write_record(path, dataclasses.replace(record(), bundle_sha256=sha256(bundle / "manifest.json"), profile=profile))
+
+
+def shown(bundle: Path, record_path: Path | None = None) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    for part in view_bundle(bundle, record_path)[1]:
+        console.print(part, highlight=False)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def line(text: str, start: str) -> str:
+    (found,) = [line for line in text.splitlines() if line.startswith(start)]
+    return found
+
+
+def test_every_call_is_listed_with_its_kernel_reason_rate_and_shape(bundle: Path) -> None:
+    layers = view_bundle(bundle)[0]["layers"]
+    assert [(layer["layer"], layer["kernel"]) for layer in layers] == [
+        ("stem", "scale"),
+        ("fire", "fire"),
+        ("head", "count"),
+    ]
+    stem, fire, _ = layers
+    assert (stem["reason"], stem["firing_rate"], stem["shape"], stem["p50_ns"]) == (None, None, (8,), None)
+    assert (fire["reason"], fire["firing_rate"], fire["shape"]) == ("it is the only one", 0.25, (1, 1, 8))
+    assert line(shown(bundle), "fire ").split() == [
+        "fire",
+        "fire",
+        "1x1x8",
+        "float32",
+        "25.0%",
+        "it",
+        "is",
+        "the",
+        "only",
+        "one",
+    ]
+
+
+def test_without_a_record_it_says_how_to_measure(bundle: Path) -> None:
+    text = shown(bundle)
+    assert f"no measured times: there is no record.json beside the bundle. Make one with 'svitkit bench {bundle}" in (
+        " ".join(text.split())
+    )
+    assert "p50" not in line(text, "layer ")
+
+
+def test_the_times_of_the_record_beside_the_bundle_are_shown(bundle: Path, tmp_path: Path) -> None:
+    write_profile(bundle, tmp_path / "record.json")
+    text = shown(bundle)
+    assert "p50" in line(text, "layer ")
+    assert "2.0 us" in line(text, "fire ")
+    assert "p50 is from" in text
+    assert [layer["p50_ns"] for layer in view_bundle(bundle)[0]["layers"]] == list(TIMES.values())
+
+
+def test_a_record_that_is_named_comes_before_the_one_beside_the_bundle(bundle: Path, tmp_path: Path) -> None:
+    write_record(tmp_path / "record.json", record())
+    write_profile(bundle, tmp_path / "other.json", emulated=True)
+    text = shown(bundle, tmp_path / "other.json")
+    assert "p50 (emulator, not a board)" in line(text, "layer ")
+    assert "3.0 us" in line(text, "head ")
+
+
+@pytest.mark.parametrize(("mine", "says"), [(False, "is the record of another bundle"), (True, "holds no profile")])
+def test_a_record_that_does_not_help_is_a_note_beside_the_bundle_and_an_error_if_named(
+    bundle: Path, tmp_path: Path, mine: bool, says: str
+) -> None:
+    path = tmp_path / "record.json"
+    owner = {"bundle_sha256": sha256(bundle / "manifest.json")} if mine else {}
+    write_record(path, dataclasses.replace(record(), **owner))
+    assert says in " ".join(shown(bundle).split())
+    with pytest.raises(ConfigError, match=f"{says}.*svitkit bench"):
+        view_bundle(bundle, path)
+
+
+def test_predicted_times_have_a_column_only_if_the_manifest_has_some(bundle: Path) -> None:
+    assert "predicted" not in line(shown(bundle), "layer ")
+    choice = dataclasses.replace(CHOICE, predicted_ns=1234.0)
+    write_manifest(bundle, dataclasses.replace(read_manifest(bundle), kernels=(choice,)))
+    text = shown(bundle)
+    assert "predicted" in line(text, "layer ")
+    assert "1.2 us" in line(text, "fire ")
+    assert "us" not in line(text, "stem ")
+
+
+def test_a_record_for_what_is_no_bundle_is_refused(svitkit) -> None:
+    done = svitkit("inspect", "digits-spikformer", "--record", "x.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--record belongs to a bundle" in done.stderr
+
+
+def test_a_layer_without_calibration_has_no_rate(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    plain = tuple(LIFLayer(name=x.name, params=x.params, state_shape=x.state_shape) for x in manifest.model.lif_layers)
+    write_manifest(bundle, dataclasses.replace(manifest, model=dataclasses.replace(manifest.model, lif_layers=plain)))
+    assert "%" not in line(shown(bundle), "fire ")
+
+
+def test_the_view_is_json(bundle: Path, tmp_path: Path, svitkit) -> None:
+    write_profile(bundle, tmp_path / "record.json")
+    done = svitkit("inspect", "bundle", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [layer["p50_ns"] for layer in json.loads(done.stdout)["layers"]] == list(TIMES.values())
