@@ -5,8 +5,9 @@
 
 Batch 1, all T time steps, a fixed number of threads. In every round each runtime in turn runs one image untimed, then
 every image timed: a disturbance hits all of them, and each finds its own data in the caches. The order turns by one a
-round. Reported are the medians of all samples. Where a runtime has several variants its fastest counts, and the report
-names it. A runtime that cannot run the network has null and a reason.
+round. Reported are the medians of all samples, and the medians of the processor time that the process took meanwhile:
+on a machine that others use, where the two differ, believe the latter. Where a runtime has several variants its fastest
+counts, and the report names it. A runtime that cannot run the network has null and a reason.
 
 The network's weights are random and its layers calibrated to fire at the rate asked for; ``rates`` holds what each
 layer reached on the very images that are timed. A network of the zoo takes no rate and has its own.
@@ -52,6 +53,8 @@ FIGURES = {
 }
 PEER = "ort_fp32_ms"
 REFERENCE = "ort_fp32_scan"
+SAME_LOGITS = 1e-4
+Samples = dict[str, list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,11 @@ class Latencies:
         reasons: key or variant -> why there is no figure.
         fastest: key -> the variant that its figure is of.
         samples_ms: variant -> every sample.
-        max_abs_diff: variant -> largest difference of a logit from ONNX Runtime's on the exported file.
+        cpu_p50_ms: variant -> median of the processor time of a sample, of all threads together.
+        same_logits_percent: variant -> share of images with the logits of ONNX Runtime on the exported file, up to
+            1e-4. Floats are added in another order by everyone, and one neuron in 1e5 whose potential rounds to the
+            other side of its threshold changes what all layers behind it do.
+        max_abs_diff: variant -> largest difference of a logit from those.
     """
 
     network: str
@@ -78,6 +85,8 @@ class Latencies:
     reasons: dict[str, str]
     fastest: dict[str, str]
     samples_ms: dict[str, list[float]]
+    cpu_p50_ms: dict[str, float]
+    same_logits_percent: dict[str, float]
     max_abs_diff: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,11 +108,10 @@ def measure(network: BenchNetwork, *, threads: int, rounds: int) -> Latencies:
         files = write_files(network, Path(work), threads=threads)
         runtimes, reasons = load(files)
         logits = {name: np.concatenate([run(x) for x in files.inputs]) for name, run in runtimes.items()}
-        samples = time_in_turn(runtimes, list(files.inputs), rounds)
+        samples, cpu = time_in_turn(runtimes, list(files.inputs), rounds)
     medians = {name: float(np.median(values)) for name, values in samples.items()}
     fastest = fastest_variants(medians)
-    reference = logits.get(REFERENCE)
-    differences = {} if reference is None else {name: float(np.abs(y - reference).max()) for name, y in logits.items()}
+    differences = {name: np.abs(y - logits[REFERENCE]).max(axis=1) for name, y in logits.items() if REFERENCE in logits}
     missing = {key: reasons[FIGURES[key][0]] for key in FIGURES if key not in fastest}
     variants = {name: reason for name, reason in reasons.items() if f"{name}_ms" not in missing}
     return Latencies(
@@ -116,13 +124,20 @@ def measure(network: BenchNetwork, *, threads: int, rounds: int) -> Latencies:
         reasons={**missing, **variants},
         fastest=fastest,
         samples_ms=samples,
-        max_abs_diff=differences,
+        cpu_p50_ms={name: float(np.median(values)) for name, values in cpu.items()},
+        same_logits_percent={name: 100 * float((y < SAME_LOGITS).mean()) for name, y in differences.items()},
+        max_abs_diff={name: float(y.max()) for name, y in differences.items()},
     )
 
 
-def time_in_turn(runtimes: dict[str, Runtime], inputs: list[Any], rounds: int) -> dict[str, list[float]]:
-    """Returns every sample in ms; each round starts with another runtime."""
-    samples: dict[str, list[float]] = {name: [] for name in runtimes}
+def time_in_turn(runtimes: dict[str, Runtime], inputs: list[Any], rounds: int) -> tuple[Samples, Samples]:
+    """Times every input in every runtime; each round starts with another runtime.
+
+    Returns:
+        The time that passed and the processor time of every inference, in ms.
+    """
+    passed: Samples = {name: [] for name in runtimes}
+    spent: Samples = {name: [] for name in runtimes}
     names = list(runtimes)
     for turn in range(rounds):
         first = turn % len(names)
@@ -130,10 +145,12 @@ def time_in_turn(runtimes: dict[str, Runtime], inputs: list[Any], rounds: int) -
             run = runtimes[name]
             run(inputs[-1])
             for x in inputs:
-                start = time.perf_counter_ns()
+                cpu, start = time.process_time_ns(), time.perf_counter_ns()
                 run(x)
-                samples[name].append((time.perf_counter_ns() - start) / 1e6)
-    return samples
+                end, cpu_end = time.perf_counter_ns(), time.process_time_ns()
+                passed[name].append((end - start) / 1e6)
+                spent[name].append((cpu_end - cpu) / 1e6)
+    return passed, spent
 
 
 def fastest_variants(medians: dict[str, float]) -> dict[str, str]:
@@ -147,14 +164,15 @@ def print_table(result: Latencies) -> None:
     peer = result.p50_ms[PEER]
     asked = "its own rates" if result.rate is None else f"{result.rate:g} spikes per neuron and step"
     title = f"{result.network}, {asked}\n{result.threads} thread(s), batch 1, on {result.device}"
-    table = Table("figure", "p50 ms", "p5 .. p95 ms", "ORT fp32 / this", "variant", title=title)
+    table = Table("figure", "p50 ms", "p5 .. p95 ms", "ORT fp32 / this", "CPU ms", "variant", title=title)
     for key, value in result.p50_ms.items():
         if value is None:
-            table.add_row(key, "-", "-", "-", "-")
+            table.add_row(key, "-", "-", "-", "-", "-")
             continue
         low, high = np.percentile(result.samples_ms[result.fastest[key]], [5, 95])
         ratio = "-" if peer is None else f"{peer / value:.2f}"
-        table.add_row(key, f"{value:.2f}", f"{low:.2f} .. {high:.2f}", ratio, result.fastest[key])
+        name = result.fastest[key]
+        table.add_row(key, f"{value:.2f}", f"{low:.2f} .. {high:.2f}", ratio, f"{result.cpu_p50_ms[name]:.2f}", name)
     console = Console()
     console.print(table)
     console.print(_rates(result), *(f"{key}: {reason}" for key, reason in result.reasons.items()), sep="\n")

@@ -4,9 +4,10 @@
 
 Every process reads its own ``VmHWM`` after a few inferences, batch 1, one thread. svitkit is ``svit-run`` on the
 bundle, which the figures ``weights``, ``states`` and ``workspace`` of its memory plan should explain; ``remaining`` is
-the rest. ONNX Runtime and torch run in Python processes that import nothing else; beside each peak stands that of the
-same process before it loads the network, and that of an interpreter which has imported nothing. ONNX Runtime reads the
-exported file and the one with unrolled neurons; the lower peak counts.
+the rest, to compare with the floor that the program states. ONNX Runtime and torch run in Python processes that import
+nothing else; beside each peak stands that of the same process before it loads the network, and that of an interpreter
+which has imported nothing. ONNX Runtime reads the exported file and the one with unrolled neurons; the lower peak
+counts.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Memories:
         svitkit_weights_bytes, svitkit_states_bytes, svitkit_workspace_bytes: the bundle's memory plan.
         svitkit_explained_bytes: the sum of these three.
         svitkit_remaining_bytes: the peak without that sum: the program, its libraries, its input and output.
+        svitkit_floor_bytes: what ``svit-run`` says that a network of no size would take; None if it cannot tell.
         ort_form: ``scan`` or ``unrolled``, the form of the neurons that the figures of ONNX Runtime are of.
         ort_peaks_bytes: form -> ``VmHWM``.
         ort_imports_bytes, torch_imports_bytes: ``VmHWM`` of the process when it has imported the runtime only.
@@ -68,6 +70,7 @@ class Memories:
     svitkit_workspace_bytes: int
     svitkit_explained_bytes: int
     svitkit_remaining_bytes: int
+    svitkit_floor_bytes: int | None
     ort_peak_bytes: int
     ort_private_bytes: int
     ort_form: str
@@ -117,6 +120,7 @@ def measure(network: BenchNetwork) -> Memories:
         svitkit_workspace_bytes=report.workspace_bytes,
         svitkit_explained_bytes=explained,
         svitkit_remaining_bytes=report.vm_hwm_bytes - explained,
+        svitkit_floor_bytes=report.floor_bytes,
         ort_peak_bytes=forms[form]["vm_hwm_bytes"],
         ort_private_bytes=forms[form]["private_bytes"],
         ort_form=form,

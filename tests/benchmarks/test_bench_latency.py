@@ -28,8 +28,9 @@ def test_one_json_object_holds_every_figure_or_a_reason(tiny):
     assert {len(samples) for samples in report["samples_ms"].values()} == {4}
     assert report["threads"] == 1
     assert len(report["rates"]) == 10
-    exact = ("svitkit_fp32", "torch", "ort_fp32_unrolled")
-    assert max(report["max_abs_diff"][name] for name in exact) < 1e-3
+    assert report["max_abs_diff"]["ort_fp32_unrolled"] == 0
+    assert min(report["same_logits_percent"][name] for name in ("svitkit_fp32", "torch")) >= 50
+    assert report["cpu_p50_ms"].keys() == report["samples_ms"].keys()
 
 
 def test_integer_figures_are_null_for_as_long_as_compress_has_no_such_method():
@@ -50,9 +51,10 @@ def test_the_fastest_variant_counts_and_a_figure_without_variant_is_left_out():
 def test_each_round_starts_with_another_runtime_and_each_runs_one_image_untimed():
     calls: list[str] = []
     runtimes = {name: lambda x, name=name: calls.append(f"{name}{x}") for name in "ab"}
-    samples = time_in_turn(runtimes, [0, 1], rounds=2)  # type: ignore[arg-type]
+    passed, spent = time_in_turn(runtimes, [0, 1], rounds=2)  # type: ignore[arg-type]
     assert calls == ["a1", "a0", "a1", "b1", "b0", "b1", "b1", "b0", "b1", "a1", "a0", "a1"]
-    assert {name: len(values) for name, values in samples.items()} == {"a": 4, "b": 4}
+    for samples in (passed, spent):
+        assert {name: len(values) for name, values in samples.items()} == {"a": 4, "b": 4}
 
 
 def test_a_peer_that_fails_is_a_reason_and_stops_nothing(monkeypatch):
