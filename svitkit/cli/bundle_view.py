@@ -78,7 +78,12 @@ def _find_profile(bundle: Path, named: Path | None) -> tuple[Profile | None, str
     wish = f"Make one with 'svitkit bench {bundle} --profile -o FILE'."
     if named is None and not path.is_file():
         return None, f"no measured times: there is no {RECORD_NAME} beside the bundle. {wish}"
-    found = read_record(path)
+    try:
+        found = read_record(path)
+    except ConfigError as error:
+        if named is not None:
+            raise
+        return None, f"no measured times: {error}"
     if found.bundle_sha256 != sha256(bundle / MANIFEST_NAME):
         objection = f"{path} is the record of another bundle. {wish}"
     elif found.profile is None:
@@ -115,7 +120,7 @@ def _layer_views(manifest: Manifest, program: str, profile: Profile | None) -> l
 
 
 def _layer_table(layers: list[LayerView], profile: Profile | None) -> RenderableType:
-    columns = ["layer", "kernel", "output", "spikes in calibration"]
+    columns = ["layer", "kernel", "output", "calibrated rate"]
     cells = [
         [layer.layer, layer.kernel, f"{'x'.join(map(str, layer.shape))} {layer.dtype}", _percent(layer.firing_rate)]
         for layer in layers
@@ -125,12 +130,13 @@ def _layer_table(layers: list[LayerView], profile: Profile | None) -> Renderable
         for row, layer in zip(cells, layers, strict=True):
             row.append("" if layer.predicted_ns is None else microseconds(layer.predicted_ns))
     if profile is not None:
-        columns.append(f"p50 ({NOT_A_BOARD})" if profile.emulated else "p50")
+        columns.append("p50")
         for row, layer in zip(cells, layers, strict=True):
             row.append("" if layer.p50_ns is None else microseconds(layer.p50_ns))
     columns.append("why")
     rows = [(*row, layer.reason or "") for row, layer in zip(cells, layers, strict=True)]
-    return table("Layers", tuple(columns), rows)
+    mark = f", p50 by an {NOT_A_BOARD}" if profile is not None and profile.emulated else ""
+    return table(f"Layers{mark}", tuple(columns), rows)
 
 
 def _percent(rate: float | None) -> str:

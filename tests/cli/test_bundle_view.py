@@ -99,7 +99,7 @@ def test_a_record_that_is_named_comes_before_the_one_beside_the_bundle(bundle: P
     write_record(tmp_path / "record.json", record())
     write_profile(bundle, tmp_path / "other.json", emulated=True)
     text = shown(bundle, tmp_path / "other.json")
-    assert "p50 (emulator, not a board)" in line(text, "layer ")
+    assert line(text, "Layers").rstrip() == "Layers, p50 by an emulator, not a board"
     assert "3.0 us" in line(text, "head ")
 
 
@@ -113,6 +113,13 @@ def test_a_record_that_does_not_help_is_a_note_beside_the_bundle_and_an_error_if
     assert says in " ".join(shown(bundle).split())
     with pytest.raises(ConfigError, match=f"{says}.*svitkit bench"):
         view_bundle(bundle, path)
+
+
+def test_a_damaged_record_is_a_note_beside_the_bundle_and_an_error_if_named(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text("{}")
+    assert "no measured times: " in shown(bundle)
+    with pytest.raises(ConfigError, match="is not a valid BenchRecord"):
+        view_bundle(bundle, tmp_path / "record.json")
 
 
 def test_predicted_times_have_a_column_only_if_the_manifest_has_some(bundle: Path) -> None:
