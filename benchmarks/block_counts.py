@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from benchmarks.assembly import ISAS, Assembly, read_assembly
 from svitkit.boards.board import Board, load_board, read_cpus
 from svitkit.boards.transports import qemu_command
-from svitkit.runtime.pipeline import Compiled, compile_network
+from svitkit.runtime.pipeline import Compiled, compile_functions, compile_network
 from svitkit.runtime.program import Program, to_text, weight_bytes
 from svitkit.runtime.runner_process import check_end
 from svitkit.runtime.toolchain import build_runner, link_shared
@@ -108,12 +108,8 @@ def separate_calls(program: Program) -> Program:
 
 
 def emit_assembly(program: Program, board: Board) -> str:
-    """Returns the assembly of the program's functions, as :func:`svitkit.runtime.pipeline.compile_kernels` makes it."""
-    import tvm
-
-    functions = {name: function.with_attr("global_symbol", name) for name, function in program.functions.items()}
-    executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(board.tvm_target()))
-    return str(executable.mod.inspect_source("asm"))
+    """Returns the assembly of the program's functions, as :mod:`svitkit.runtime.pipeline` makes it."""
+    return str(compile_functions(program, board).mod.inspect_source("asm"))
 
 
 def _bundle(compiled: Compiled, assembly: Assembly, board: Board, work: Path) -> Path:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svitkit.boards.board import Board
+from svitkit.runtime.pipeline import compile_functions
 from svitkit.runtime.program import Program
 
 ROUNDS = 60
@@ -59,8 +60,7 @@ def time_calls(program: Program, board: Board, inputs: NDArray[np.float32]) -> d
     """
     import tvm
 
-    functions = {name: function.with_attr("global_symbol", name) for name, function in program.functions.items()}
-    library = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(board.tvm_target())).jit()
+    library = compile_functions(program, board).jit()
     memory = {buffer: tvm.runtime.tensor(np.zeros(buffer.elements, buffer.dtype)) for buffer in program.buffers()}
     for buffer, content in program.weights.items():
         memory[buffer].copyfrom(np.frombuffer(content, buffer.dtype))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from svitkit.boards.board import Board
 from svitkit.runtime.import_onnx import Graph, import_onnx
@@ -44,13 +45,17 @@ def panel_lanes(board: Board) -> int:
     return 64 if board.mcpu in WIDE_VECTOR_CPUS else 32
 
 
-def compile_kernels(program: Program, board: Board, library: Path) -> None:
-    """Compiles the program's functions with TVM and links them for the board.
-
-    The library needs nothing of TVM at run time.
-    """
+def compile_functions(program: Program, board: Board) -> Any:
+    """Returns the program's functions as TVM compiles them for the board: a ``tvm.runtime.Executable``."""
     import tvm
 
     functions = {name: function.with_attr("global_symbol", name) for name, function in program.functions.items()}
-    executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(board.tvm_target()))
-    executable.export_library(str(library), fcompile=shared_linker(board.triple))
+    return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(board.tvm_target()))
+
+
+def compile_kernels(program: Program, board: Board, library: Path) -> None:
+    """Compiles the program's functions and links them for the board.
+
+    The library needs nothing of TVM at run time.
+    """
+    compile_functions(program, board).export_library(str(library), fcompile=shared_linker(board.triple))
