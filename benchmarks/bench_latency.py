@@ -173,7 +173,7 @@ def print_table(result: Latencies) -> None:
         ratio = "-" if peer is None else f"{peer / value:.2f}"
         name = result.fastest[key]
         table.add_row(key, f"{value:.2f}", f"{low:.2f} .. {high:.2f}", ratio, f"{result.cpu_p50_ms[name]:.2f}", name)
-    console = Console()
+    console = Console(width=max(Console().width, 96))  # a pipe's 80 columns would cut the names
     console.print(table)
     console.print(_rates(result), *(f"{key}: {reason}" for key, reason in result.reasons.items()), sep="\n")
 

@@ -179,7 +179,8 @@ def print_table(result: Memories) -> None:
         content = " + ".join(f"{what} {size / MIB:.1f}" for what, size in held)
         ratio = f"{peak / result.svitkit_peak_bytes:.2f}"
         table.add_row(name, f"{peak / MIB:.1f}", f"{private / MIB:.1f}", ratio, content)
-    Console().print(table, f"An interpreter that has imported nothing: {result.empty_interpreter_bytes / MIB:.1f} MiB")
+    console = Console(width=max(Console().width, 116))  # a pipe's 80 columns would break the sums
+    console.print(table, f"An interpreter that has imported nothing: {result.empty_interpreter_bytes / MIB:.1f} MiB")
 
 
 def main(
