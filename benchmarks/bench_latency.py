@@ -1,7 +1,7 @@
 """How long one inference takes: svitkit beside torch eager, ONNX Runtime and OpenVINO, in one process.
 
     python benchmarks/bench_latency.py --network spikformer-4-384 --rate 0.15 [--threads 1] [--images 8] [--rounds 5]
-        [--seed 0] [--json]
+        [--seed 0] [--plot SVG] [--json]
 
 Batch 1, all T time steps, a fixed number of threads. In every round each runtime in turn runs one image untimed, then
 every image timed: a disturbance hits all of them, and each finds its own data in the caches. The order turns by one a
@@ -31,6 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 import typer
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -185,6 +186,24 @@ def _rates(result: Latencies) -> str:
     return f"{len(values)} layers fire at {min(values):.3f} .. {max(values):.3f}{named}"
 
 
+def plot(path: Path, result: Latencies) -> None:
+    """Draws the medians that there are as bars, with the ratio to ONNX Runtime's written on them."""
+    medians = {key.removesuffix("_ms"): value for key, value in result.p50_ms.items() if value is not None}
+    peer = medians[PEER.removesuffix("_ms")]
+    colors = ["#2a7f62" if name.startswith("svitkit") else "#b8b8b8" for name in medians]
+    figure = Figure(figsize=(7, 0.9 + 0.35 * len(medians)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(list(medians), list(medians.values()), color=colors)
+    axes.bar_label(bars, [f"{value:.2f} ms, {peer / value:.2f}x" for value in medians.values()], padding=4)
+    axes.invert_yaxis()
+    axes.set_title(f"{result.network} on {result.device}, {result.threads} thread(s), batch 1", fontsize="medium")
+    axes.set(xlabel="median of one inference in ms; x: times as fast as ONNX Runtime fp32")
+    axes.set_xlim(right=1.3 * max(medians.values()))
+    axes.spines[["top", "right"]].set_visible(False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main(
     network: Annotated[str, typer.Option(help=f"One of {', '.join(network_names())}.")] = "spikformer-4-384",
     rate: Annotated[float | None, typer.Option(help="Spikes per neuron and time step; 0.15 by default.")] = None,
@@ -192,6 +211,7 @@ def main(
     images: Annotated[int, typer.Option(min=1, help="Different inputs.")] = 8,
     rounds: Annotated[int, typer.Option(min=1, help="How often every input is timed.")] = 5,
     seed: Annotated[int, typer.Option(help="Of random weights and inputs.")] = 0,
+    picture: Annotated[Path | None, typer.Option("--plot", help="Also draws the medians into this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Prints one JSON object.")] = False,
 ) -> None:
     """Times the runtimes and prints a table, or one JSON object."""
@@ -201,6 +221,8 @@ def main(
     except SvitError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
+    if picture is not None:
+        plot(picture, result)
     if as_json:
         print(json.dumps(result.to_dict()))
     else:
