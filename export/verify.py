@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from svitkit.errors import ConfigError, VerificationError
-from svitkit.export.reference import ReferenceRun, ReferenceSession
 from svitkit.models.checkpoint import Checkpoint
 from svitkit.models.run import forward_spikes
+from svitkit.onnx_reference import ReferenceRun, ReferenceSession
 
 MIN_SPIKE_AGREEMENT = 0.999
 MIN_ARGMAX_AGREEMENT = 1.0

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svitkit.errors import ConfigError, VerificationError
-from svitkit.files import sha256
 from svitkit.manifest import Manifest, ModelMetadata
 from svitkit.runtime.firing_rates import firing_rates, read_taps
 from svitkit.runtime.record import Accuracy, Golden
@@ -26,23 +25,6 @@ PROGRAM = "program.txt"
 IMAGES_PER_RUN = 60
 Progress = Callable[[str, float], None]
 Logits = NDArray[np.float32]
-
-
-def check_files(bundle: Path, manifest: Manifest) -> None:
-    """Compares size and SHA-256 of every file of a bundle with its manifest.
-
-    Raises:
-        VerificationError: a file is missing, changed, or lies outside the bundle.
-    """
-    for name, entry in manifest.files.items():
-        path = bundle / name
-        if Path(name).name != name or path.is_symlink() or not path.is_file():
-            raise VerificationError(f"{path} is missing or no plain file of the bundle. Build the bundle again.")
-        if path.stat().st_size != entry.size or sha256(path) != entry.sha256:
-            raise VerificationError(
-                f"{path} is not the file that the manifest names: got {path.stat().st_size} bytes with SHA-256 "
-                f"{sha256(path)[:12]}, wanted {entry.size} bytes with {entry.sha256[:12]}. Build the bundle again."
-            )
 
 
 def check_data(dataset: Dataset, model: ModelMetadata) -> None:

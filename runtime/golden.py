@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svitkit.errors import ConfigError
 from svitkit.manifest import ModelMetadata
+from svitkit.onnx_reference import ReferenceSession
 
 Float = NDArray[np.float32]
 
@@ -26,13 +26,9 @@ def golden_outputs(onnx_path: Path, metadata: ModelMetadata, inputs: Float) -> F
     Returns:
         (N, classes) float32, logits; in step mode their mean over the T steps.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
-    run = _run_sequence if metadata.mode == "sequence" else _run_steps
-    return np.stack([run(session, metadata, x) for x in inputs])
+    session = ReferenceSession(onnx_path)
+    frames = inputs[:, 0] if metadata.static_input else inputs[:, :, 0]
+    return np.stack([session.run(x).logits for x in frames])
 
 
 def golden_shape(metadata: ModelMetadata) -> tuple[int, ...]:
@@ -51,23 +47,3 @@ def check_golden_inputs(metadata: ModelMetadata, inputs: Float) -> None:
             f"golden inputs have shape {inputs.shape}; wanted (N, {', '.join(map(str, wanted))}) with N >= 1. "
             f"Pass normalized inputs as the model takes them."
         )
-
-
-def _run_sequence(session: Any, metadata: ModelMetadata, x: Float) -> Float:
-    (logits,) = session.run([metadata.output.name], {metadata.input.name: x})
-    return np.asarray(logits[0], np.float32)
-
-
-def _run_steps(session: Any, metadata: ModelMetadata, x: Float) -> Float:
-    states = {
-        f"{layer.name}.v_in": np.full(layer.state_shape, layer.params.v_initial, np.float32)
-        for layer in metadata.lif_layers
-    }
-    names = [metadata.output.name, *[f"{layer.name}.v_out" for layer in metadata.lif_layers]]
-    total = np.zeros(metadata.output.shape[1:], np.float32)
-    for t in range(metadata.timesteps):
-        frame = x[None] if metadata.static_input else x[t][None]
-        logits, *potentials = session.run(names, {metadata.input.name: frame, **states})
-        states = dict(zip(states, potentials, strict=True))
-        total += logits[0]
-    return total / np.float32(metadata.timesteps)

@@ -15,12 +15,11 @@ from svitkit.boards.preflight import check_bundle, missing_features
 from svitkit.boards.transports import open_transport, qemu_version
 from svitkit.errors import ConfigError
 from svitkit.files import sha256
-from svitkit.manifest import MANIFEST_NAME, Manifest, read_manifest
+from svitkit.manifest import MANIFEST_NAME, Manifest, check_files, read_manifest
 from svitkit.runtime.device_checks import (
     GOLDEN_INPUT,
     Progress,
     check_data,
-    check_files,
     check_golden,
     measure_accuracy,
 )

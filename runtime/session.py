@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svitkit.errors import ConfigError, RunError, VerificationError
-from svitkit.files import sha256
-from svitkit.manifest import Manifest, read_manifest
+from svitkit.manifest import Manifest, check_files, read_manifest
 from svitkit.runtime.libsvit import Tap, TapCallback, Tensor, load_library
 
 Float32Array = NDArray[np.float32]
@@ -55,22 +54,6 @@ class _Watched:
         return spikes.reshape(-1, *self.neurons)
 
 
-def verify_files(bundle: Path, manifest: Manifest) -> None:
-    """Compares every file of a bundle with its manifest.
-
-    Raises:
-        VerificationError: a file is missing or differs from its size or checksum; the text names it.
-    """
-    for name, entry in manifest.files.items():
-        path = bundle / name
-        if not path.is_file():
-            raise VerificationError(f"{bundle} lacks {name}, which its manifest lists. Build the bundle again.")
-        if path.stat().st_size != entry.size or sha256(path) != entry.sha256:
-            raise VerificationError(
-                f"{path} is not the file of the manifest: it was changed or cut. Build the bundle again."
-            )
-
-
 class Session:
     """A loaded bundle with its neuron states. For one thread at a time.
 
@@ -86,7 +69,7 @@ class Session:
         self._handle: int | None = None
         self.manifest = read_manifest(bundle)
         _check_machine(bundle, self.manifest)
-        verify_files(bundle, self.manifest)
+        check_files(bundle, self.manifest)
         self._library = load_library(bundle / "libsvit.so")
         self._handle = self._load(bundle)
         model = self.manifest.model

@@ -63,7 +63,7 @@ def evaluate_onnx(path: Path, data: str, split: str, *, limit: int | None, advan
         SvitError: the file is not what ``svitkit export`` writes, or the data do not fit.
     """
     from svitkit.data.dataset import sample_order, sequence
-    from svitkit.export.reference import ReferenceSession
+    from svitkit.onnx_reference import ReferenceSession
 
     session = ReferenceSession(path)
     model = session.metadata

@@ -13,8 +13,8 @@ from typing import Literal, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from svitkit.errors import ConfigError
-from svitkit.files import write_text
+from svitkit.errors import ConfigError, VerificationError
+from svitkit.files import sha256, write_text
 from svitkit.lif import LIFParams
 
 MANIFEST_NAME = "manifest.json"
@@ -190,6 +190,25 @@ def read_manifest(bundle: Path) -> Manifest:
     if not path.is_file():
         raise ConfigError(f"{bundle} is no bundle: it has no {MANIFEST_NAME}. Make one with 'svitkit build'.")
     return from_json(path.read_bytes(), Manifest, source=str(path))
+
+
+def check_files(bundle: Path, manifest: Manifest) -> None:
+    """Compares size and SHA-256 of every file of a bundle with its manifest.
+
+    Raises:
+        VerificationError: a file is missing, changed, or lies outside the bundle.
+    """
+    for name, entry in manifest.files.items():
+        path = bundle / name
+        if Path(name).name != name or path.is_symlink() or not path.is_file():
+            raise VerificationError(
+                f"{bundle} lacks {name}: {name} is missing or no plain file of the bundle. Build the bundle again."
+            )
+        if path.stat().st_size != entry.size or sha256(path) != entry.sha256:
+            raise VerificationError(
+                f"{path} is not the file that the manifest names: got {path.stat().st_size} bytes with SHA-256 "
+                f"{sha256(path)[:12]}, wanted {entry.size} bytes with {entry.sha256[:12]}. Build the bundle again."
+            )
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> None:

@@ -21,7 +21,7 @@ from svitkit.runtime.kernels.pointwise import (
 )
 from svitkit.runtime.lowering.products import absorb
 from svitkit.runtime.lowering.translation import Lowering, common_atom, operand
-from svitkit.runtime.view import Atom, Axis, Buffer, View, align, store
+from svitkit.runtime.view import Atom, Buffer, View, align, store
 
 LARGEST_BYTE = 255
 FLOAT, UINT8 = 1, 2  # onnx.TensorProto.DataType
@@ -136,12 +136,9 @@ def lower_quantize(state: Lowering, node: Node) -> None:
     if any(constant.size != 1 for constant in constants) or len(constants) < 2 or constants[1].dtype != np.uint8:
         raise UnsupportedError("only one scale and a uint8 zero point for the whole tensor have a kernel.")
     scale, zero = (float(constant.reshape(-1)[0]) for constant in constants)
-    axes = [[common_atom(atoms) for atoms in axis] for axis in align([x])]
-    out = store(node.outputs[0], axes, "uint8", limit=LARGEST_BYTE)
-    pairs = [
-        pair for a, b in zip(x.axes, out.axes, strict=True) for pair in zip(merge_ones(a), merge_ones(b), strict=True)
-    ]
-    pairs = sorted((pair for pair in pairs if pair[1].stride), key=lambda pair: -pair[1].stride)
+    out = store(node.outputs[0], x.axes, "uint8", limit=LARGEST_BYTE)
+    pairs = [pair for axes in zip(x.axes, out.axes, strict=True) for pair in zip(*axes, strict=True) if pair[1].stride]
+    pairs.sort(key=lambda pair: -pair[1].stride)
     spec = QuantizeSpec(
         tuple(pair[1].size for pair in pairs),
         operand(x, [pair[0] for pair in pairs]),
@@ -151,11 +148,6 @@ def lower_quantize(state: Lowering, node: Node) -> None:
     )
     state.call(node.name, "quantize", spec, build_quantize, [x.buffer, out.buffer])
     state.values[node.outputs[0]] = out
-
-
-def merge_ones(axis: Axis) -> Axis:
-    """An axis without its atoms of extent 1."""
-    return tuple(atom for atom in axis if atom.size > 1)
 
 
 def lower_reduce(*, mean: bool) -> Callable[[Lowering, Node], None]:

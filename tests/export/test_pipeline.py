@@ -13,12 +13,12 @@ import torch
 from svitkit.errors import UnsupportedError
 from svitkit.export.metadata import read_metadata
 from svitkit.export.pipeline import export_onnx
-from svitkit.export.reference import ReferenceSession
 from svitkit.export.verify import verify
 from svitkit.models.neurons import lif_params, neuron_layers
 from svitkit.models.run import forward_logits
 from svitkit.onnx_check import ALLOWED_OPS
 from svitkit.onnx_lif import LIF_DOMAIN, read_lif
+from svitkit.onnx_reference import ReferenceSession
 
 FAMILIES = ("spikformer", "spike-driven-transformer", "qkformer")
 NO_CLEAN_GRAPH = {

@@ -7,8 +7,8 @@ import onnx
 import pytest
 
 from svitkit.errors import ConfigError, VerificationError
-from svitkit.export.reference import ReferenceSession
 from svitkit.export.verify import compare, verify
+from svitkit.onnx_reference import ReferenceSession
 
 X = np.repeat(np.random.default_rng(7).standard_normal((1, 8, 2, 16, 16)).astype(np.float32), 4, axis=0)
 

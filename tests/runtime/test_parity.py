@@ -19,13 +19,13 @@ from svitkit.data import load_data
 from svitkit.data.dataset import normalize
 from svitkit.errors import ConfigError
 from svitkit.export.pipeline import export_onnx
-from svitkit.export.reference import ReferenceSession
 from svitkit.manifest import Manifest, Normalization, read_manifest
 from svitkit.models.checkpoint import Checkpoint
 from svitkit.models.families import build_family
 from svitkit.models.liven import liven
 from svitkit.models.run import forward_spikes
 from svitkit.models.spec import ModelSpec
+from svitkit.onnx_reference import ReferenceSession
 from svitkit.runtime.build import build_bundle
 from svitkit.runtime.runner_process import Runner
 from svitkit.runtime.session import Session
