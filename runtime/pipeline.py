@@ -13,6 +13,8 @@ from svitkit.runtime.memory import plan_memory
 from svitkit.runtime.program import MemoryPlan, Program
 from svitkit.runtime.toolchain import shared_linker
 
+# More threads would wait for each other longer than they compute, at batch 1; memory for each part grows with them.
+MOST_THREADS = 8
 WIDE_VECTOR_CPUS = {"x86-64-v4"}
 
 
@@ -34,7 +36,7 @@ def compile_network(onnx_path: Path, board: Board, library: Path) -> Compiled:
         library: where the shared library is written.
     """
     graph = import_onnx(onnx_path)
-    program = lower(graph, lanes=panel_lanes(board))
+    program = lower(graph, lanes=panel_lanes(board), parts=min(board.cores, MOST_THREADS))
     plan = plan_memory(program)
     compile_kernels(program, board, library)
     return Compiled(graph, program, plan)

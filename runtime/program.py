@@ -11,16 +11,20 @@ from typing import Any
 
 from svitkit.runtime.view import STORAGE_ORDER, Buffer, View
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call: the symbol in the machine code, the layer it belongs to, and its buffers."""
+    """One kernel call: the symbol in the machine code, the layer it belongs to, and its buffers.
+
+    ``split`` calls are made once for every part, at the same time; the others once, as part 0 of 1.
+    """
 
     symbol: str
     layer: str
     buffers: tuple[Buffer, ...]
+    split: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Program:
     Attributes:
         input: where the caller puts the data.
         output: where the logits are when the last call is done.
+        threads: into how many parts a split call may be divided; some kernels have memory for each part.
         functions: TIR functions by symbol.
         calls: in order of execution.
         weights: contents of every buffer in the weights space, in the order of the file.
@@ -49,6 +54,7 @@ class Program:
 
     input: Buffer
     output: Buffer
+    threads: int = 1
     functions: dict[str, Any] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     weights: dict[Buffer, bytes] = field(default_factory=dict)
@@ -88,16 +94,14 @@ def to_text(program: Program, plan: MemoryPlan) -> str:
     lines = [
         f"svit-program {FORMAT_VERSION}",
         f"sizes weights {plan.weights_bytes} states {plan.states_bytes} workspace {plan.workspace_bytes}",
+        f"threads {program.threads}",
     ]
     lines += [_tensor_line(number, buffer, plan, (buffer.elements,)) for buffer, number in numbers.items()]
     shaped = {tap.layer: len(numbers) + index for index, tap in enumerate(program.taps)}
     lines += [_tensor_line(shaped[tap.layer], tap.view.buffer, plan, tap.view.buffer.shape) for tap in program.taps]
     lines += [f"state {numbers[buffer]} {value!r}" for buffer, value in program.states.items()]
     lines += [f"input {numbers[program.input]}", f"output {numbers[program.output]}"]
-    lines += [
-        f"call {call.symbol} {call.layer} {len(call.buffers)} {_join(numbers[buffer] for buffer in call.buffers)}"
-        for call in program.calls
-    ]
+    lines += [_call_line(call, numbers) for call in program.calls]
     for tap in program.taps:
         order = tap_order(tap.view)
         lines.append(f"tap {tap.layer} {shaped[tap.layer]} {tap.call}")
@@ -108,6 +112,12 @@ def to_text(program: Program, plan: MemoryPlan) -> str:
 def _tensor_line(number: int, buffer: Buffer, plan: MemoryPlan, shape: tuple[int, ...]) -> str:
     name = "".join(letter if letter.isprintable() and letter != " " else "_" for letter in buffer.name)
     return f"tensor {number} {name} {buffer.dtype} {buffer.space} {plan.offsets[buffer]} {len(shape)} {_join(shape)}"
+
+
+def _call_line(call: Call, numbers: dict[Buffer, int]) -> str:
+    division = "split" if call.split else "whole"
+    arguments = _join(numbers[buffer] for buffer in call.buffers)
+    return f"call {call.symbol} {call.layer} {division} {len(call.buffers)} {arguments}"
 
 
 def _join(numbers: Any) -> str:

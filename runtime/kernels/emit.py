@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from math import frexp
+from contextvars import ContextVar
+from math import frexp, prod
 from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -17,10 +18,17 @@ from svitkit.lif import LIFParams
 
 Expr = Any  # a TIR expression; TVM ships no types
 NAME = "kernel"
+# Loops are joined until they have this many turns: then the largest of 8 parts is at most half as long again as 1/8.
+LEAST_TURNS = 16
+
+_part: ContextVar[tuple[Expr, Expr]] = ContextVar("part")  # the two last arguments of the function that is being built
 
 
 def function(arguments: Sequence[tuple[str, int, str]], body: Callable[..., None]) -> Expr:
-    """Builds a TIR function over flat buffers.
+    """Builds a TIR function over flat buffers, with two int32 arguments ``part`` and ``parts`` behind them.
+
+    A call computes part number ``part`` of ``parts``; all parts together, in any order or at once, are the whole. A
+    body that does not divide its work (:func:`share`, :func:`shared_nest`) must be called as part 0 of 1.
 
     Args:
         arguments: name, number of elements and dtype of every buffer.
@@ -29,8 +37,44 @@ def function(arguments: Sequence[tuple[str, int, str]], body: Callable[..., None
     with IRBuilder() as builder, T.prim_func():
         T.func_name(NAME)
         T.func_attr({"global_symbol": NAME, "tir.noalias": True})
-        body(*[T.arg(name, T.buffer((elements,), dtype)) for name, elements, dtype in arguments])
+        buffers = [T.arg(name, T.buffer((elements,), dtype)) for name, elements, dtype in arguments]
+        token = _part.set((T.arg("part", T.int32()), T.arg("parts", T.int32())))
+        try:
+            body(*buffers)
+        finally:
+            _part.reset(token)
     return builder.get()
+
+
+def current_part() -> tuple[Expr, Expr]:
+    """The arguments ``part`` and ``parts`` of the function that is being built."""
+    return _part.get()
+
+
+def share(extent: int) -> tuple[Expr, Expr]:
+    """First turn of this part of a loop of ``extent`` turns, and the one behind its last; a part may be empty."""
+    part, parts = current_part()
+    return T.truncdiv(part * extent, parts), T.truncdiv((part + 1) * extent, parts)
+
+
+@contextmanager
+def shared_nest(extents: Sequence[int]) -> Iterator[list[Expr]]:
+    """Opens loops like :func:`nest`, the outermost ones joined into one of which every part runs its share.
+
+    The last loop is left whole, for the vectors, unless it is the only one.
+    """
+    joined = 1
+    while joined < len(extents) and prod(extents[:joined]) < LEAST_TURNS and prod(extents[joined:-1]) > 1:
+        joined += 1
+    if prod(extents[:joined]) == 1:
+        joined = len(extents)
+    begin, end = share(prod(extents[:joined]))
+    with T.serial(begin, end) as turn, nest(extents[joined:]) as inner:
+        outer = []
+        for index, extent in enumerate(extents[:joined]):
+            number = T.truncdiv(turn, T.int32(prod(extents[index + 1 : joined])))
+            outer.append(T.truncmod(number, T.int32(extent)) if index else number)
+        yield [*outer, *inner]
 
 
 @contextmanager

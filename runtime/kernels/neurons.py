@@ -13,7 +13,18 @@ from math import prod
 from tvm.script.ir_builder import tirx as T
 
 from svitkit.lif import LIFParams
-from svitkit.runtime.kernels.emit import Expr, as_float, assign, charge, dot, fire, function, nest, row_major
+from svitkit.runtime.kernels.emit import (
+    Expr,
+    as_float,
+    assign,
+    charge,
+    dot,
+    fire,
+    function,
+    nest,
+    row_major,
+    shared_nest,
+)
 from svitkit.runtime.kernels.panels import panel_runs
 from svitkit.runtime.kernels.pointwise import Operand
 
@@ -49,7 +60,7 @@ def build_neurons(spec: NeuronSpec) -> Expr:
 
     def body(*buffers: Expr) -> None:
         for run in panel_runs(spec.extents[-1], LANES):
-            with nest((*spec.extents[:-1], run.count)) as loops:
+            with shared_nest((*spec.extents[:-1], run.count)) as loops:
                 _neurons(spec, buffers, run.width, [*loops[:-1], T.int32(run.start) + loops[-1] * run.width])
 
     return function([*arguments, ("out", spec.out.elements, "uint8")], body)

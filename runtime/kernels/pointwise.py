@@ -1,6 +1,7 @@
 """Elementwise arithmetic and reductions over strided views.
 
-The loops follow the storage order of the output, so the innermost one runs along channels and LLVM vectorizes it.
+The loops follow the storage order of the output, so the innermost one runs along channels and LLVM vectorizes it, and
+the outermost one, which is divided among threads, along positions.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Literal
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, as_float, assign, divide, dot, function, nest
+from svitkit.runtime.kernels.emit import Expr, as_float, assign, divide, dot, function, nest, shared_nest
 from svitkit.runtime.kernels.panels import panel_runs
 
 LANES = 32
@@ -81,7 +82,7 @@ def build_elementwise(spec: ElementwiseSpec) -> Expr:
 
     def body(*buffers: Expr) -> None:
         *sources, out = buffers
-        with nest(spec.extents) as loops:
+        with shared_nest(spec.extents) as loops:
             value = _load(sources[0], spec.operands[0], loops, dtype)
             if spec.constant is not None and spec.operator == "div":
                 value = divide(value, spec.constant)
@@ -99,7 +100,7 @@ def build_quantize(spec: QuantizeSpec) -> Expr:
     """Returns the TIR function; arguments: x, out."""
 
     def body(x: Expr, out: Expr) -> None:
-        with nest(spec.extents) as loops:
+        with shared_nest(spec.extents) as loops:
             level = T.nearbyint(_load(x, spec.x, loops, "float32") / T.float32(spec.scale))
             level = T.max(T.min(level + T.float32(spec.zero_point), T.float32(255)), T.float32(0))
             T.buffer_store(out, T.cast(T.cast(level, "int32"), "uint8"), [dot(loops, spec.out.strides)])
@@ -154,5 +155,5 @@ def accumulate(
         assign(out, dot(where, target.strides), width, lambda j: finish(total, j), stride=target.strides[-1])
 
     for run in panel_runs(extents[-1], LANES):
-        with nest((*extents[:-1], run.count)) as loops:
+        with shared_nest((*extents[:-1], run.count)) as loops:
             vector(run.width, [*loops[:-1], T.int32(run.start) + loops[-1] * run.width])

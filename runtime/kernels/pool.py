@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, all_of, assign, dot, function, nest, when
+from svitkit.runtime.kernels.emit import Expr, all_of, assign, dot, function, nest, shared_nest, when
 from svitkit.runtime.kernels.linear import Window
 from svitkit.runtime.kernels.panels import panel_runs
 
@@ -38,7 +38,7 @@ def build_pool(spec: PoolSpec) -> Expr:
 
     def body(x: Expr, out: Expr) -> None:
         for run in panel_runs(spec.channels, LANES):
-            with nest((*spec.out_extents, *spec.outer, run.count)) as loops:
+            with shared_nest((*spec.out_extents, *spec.outer, run.count)) as loops:
                 _window(spec, x, out, lowest, run.width, loops, T.int32(run.start) + loops[-1] * run.width)
 
     return function([("x", spec.in_elements, spec.dtype), ("out", spec.out_elements, spec.dtype)], body)

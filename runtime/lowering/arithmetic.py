@@ -102,7 +102,8 @@ def emit_elementwise(
         constant,
         operand(result, [target for _, target in pairs]),
     )
-    state.call(node.name, operator, spec, build_elementwise, [*[view.buffer for view in views], result.buffer])
+    buffers = [*[view.buffer for view in views], result.buffer]
+    state.call(node.name, operator, spec, build_elementwise, buffers, work=prod(spec.extents))
     return result
 
 
@@ -146,7 +147,7 @@ def lower_quantize(state: Lowering, node: Node) -> None:
         int(zero),
         operand(out, [pair[1] for pair in pairs]),
     )
-    state.call(node.name, "quantize", spec, build_quantize, [x.buffer, out.buffer])
+    state.call(node.name, "quantize", spec, build_quantize, [x.buffer, out.buffer], work=prod(spec.extents))
     state.values[node.outputs[0]] = out
 
 
@@ -182,7 +183,8 @@ def lower_reduce(*, mean: bool) -> Callable[[Lowering, Node], None]:
             prod(atom.size for atom in reduced) if mean else 1,
             operand(out, [pair[1] for pair in pairs]),
         )
-        state.call(node.name, "mean" if mean else "sum", spec, build_reduce, [x.buffer, out.buffer])
+        work = prod(spec.extents) * prod(spec.reduced)
+        state.call(node.name, "mean" if mean else "sum", spec, build_reduce, [x.buffer, out.buffer], work=work)
         state.values[node.outputs[0]] = (
             out if keep else replace(out, axes=tuple(a for i, a in enumerate(out.axes) if i not in gone))
         )

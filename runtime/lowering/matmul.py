@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 from svitkit.errors import UnsupportedError
 from svitkit.runtime.import_onnx import Node
@@ -50,5 +51,6 @@ def _emit_contract(state: Lowering, node: Node, a: View, b: View) -> None:
         tuple(pair[1].stride for pair in inner),
         operand(out, [loop[2] for loop in loops]),
     )
-    state.call(node.name, "contract", spec, build_contract, [a.buffer, b.buffer, out.buffer])
+    work = prod(spec.extents) * prod(spec.reduced)
+    state.call(node.name, "contract", spec, build_contract, [a.buffer, b.buffer, out.buffer], work=work)
     state.values[node.outputs[0]] = out

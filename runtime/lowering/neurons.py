@@ -83,5 +83,5 @@ def _emit_neurons(
         keeps_state=potential is not None,
     )
     states = [potential] if potential else []
-    state.call(node.name, "lif", spec, build_neurons, [x.buffer, *states, out.buffer])
+    state.call(node.name, "lif", spec, build_neurons, [x.buffer, *states, out.buffer], work=out.buffer.elements)
     state.program.kernels.append((node.name, "lif", "the input is no linear layer's result"))

@@ -53,5 +53,6 @@ def lower_pool(state: Lowering, node: Node) -> None:
         out_elements=out.buffer.elements,
         dtype=x.buffer.dtype,
     )
-    state.call(node.name, "max_pool", spec, build_pool, [x.buffer, out.buffer])
+    work = out.buffer.elements * spec.window.taps
+    state.call(node.name, "max_pool", spec, build_pool, [x.buffer, out.buffer], work=work)
     state.values[node.outputs[0]] = out

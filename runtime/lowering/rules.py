@@ -51,19 +51,20 @@ RULES: dict[str, Callable[[Lowering, Node], None]] = {
 }
 
 
-def lower(graph: Graph, *, lanes: int) -> Program:
+def lower(graph: Graph, *, lanes: int, parts: int) -> Program:
     """Translates a network.
 
     Args:
         graph: the imported network.
         lanes: channels in a full vector panel on the target.
+        parts: most threads that the program may run on.
 
     Raises:
         UnsupportedError: a node has no kernel; the message names it.
     """
     name = graph.metadata.input.name
     x = input_view(name, graph.inputs[name])
-    state = Lowering(graph, lanes, count_consumers(graph), Program(x.buffer, x.buffer), {name: x})
+    state = Lowering(graph, lanes, parts, count_consumers(graph), Program(x.buffer, x.buffer, parts), {name: x})
     for node in graph.nodes:
         if node.op not in RULES:
             raise UnsupportedError(

@@ -15,6 +15,9 @@ from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operand, build_el
 from svitkit.runtime.program import Call, Program
 from svitkit.runtime.view import Atom, Buffer, Role, View
 
+# Operations from which a call is divided among threads. Vector units make 4 to 16 of them in a nanosecond, so that a
+# smaller call takes a microsecond or two: not much more than threads need to tell each other that they are done.
+SPLIT_WORK = 16384
 FREE = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice", "Expand", "Cast"}
 Spec = TypeVar("Spec")
 
@@ -37,6 +40,7 @@ class Lowering:
     Attributes:
         graph: the imported network.
         lanes: output channels in a full vector panel on the target.
+        parts: most parts that a call is divided into; kernels with memory for each part have it for so many.
         consumers: how many computing nodes read each value, directly or through views.
         program: what was translated so far.
         values: views by the names of the graph.
@@ -46,6 +50,7 @@ class Lowering:
 
     graph: Graph
     lanes: int
+    parts: int
     consumers: dict[str, int]
     program: Program
     values: dict[str, View] = field(default_factory=dict)
@@ -82,13 +87,29 @@ class Lowering:
         return buffer
 
     def call(
-        self, layer: str, kernel: str, spec: Spec, build: Callable[[Spec], Any], buffers: Sequence[Buffer]
+        self,
+        layer: str,
+        kernel: str,
+        spec: Spec,
+        build: Callable[[Spec], Any],
+        buffers: Sequence[Buffer],
+        *,
+        work: int = 0,
     ) -> None:
-        """Appends a kernel call; layers of one shape share one function."""
+        """Appends a kernel call; layers of one shape share one function.
+
+        Args:
+            layer: the layer's name.
+            kernel: the kernel's name.
+            spec: all that shapes the function.
+            build: makes the function.
+            buffers: its arguments.
+            work: operations of the call if its function divides them into parts, else 0.
+        """
         if spec not in self.symbols:
             self.symbols[spec] = f"{kernel}_{len(self.symbols)}"
             self.program.functions[self.symbols[spec]] = build(spec)
-        self.program.calls.append(Call(self.symbols[spec], layer, tuple(buffers)))
+        self.program.calls.append(Call(self.symbols[spec], layer, tuple(buffers), split=work >= SPLIT_WORK))
 
     def contiguous(self, view: View) -> View:
         """Copies a value into the graph's own order unless it lies so already."""
@@ -101,7 +122,8 @@ class Lowering:
         strides = [prod(atom.size for atom in atoms[index + 1 :]) for index in range(len(atoms))]
         target = Operand(tuple(strides), 0, out.buffer.elements, "float32")
         spec = ElementwiseSpec("copy", tuple(atom.size for atom in atoms), (operand(view, atoms),), None, target)
-        self.call(view.buffer.name, "copy", spec, build_elementwise, [view.buffer, out.buffer])
+        work = out.buffer.elements
+        self.call(view.buffer.name, "copy", spec, build_elementwise, [view.buffer, out.buffer], work=work)
         return out
 
 

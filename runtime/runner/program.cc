@@ -64,6 +64,7 @@ class Parser {
     const std::string_view kind = words[0];
     if (line_ == 1) return header(words);
     if (line_ == 2) return sizes(words);
+    if (line_ == 3) return threads(words);
     if (kind == "tensor") return tensor(words);
     if (kind == "state") return state(words);
     if (kind == "input") return endpoint(words, input_);
@@ -109,7 +110,7 @@ class Parser {
 
   void header(const Words& words) const {
     if (words[0] != "svit-program" || words.size() != 2) fail("this is no svit program");
-    if (words[1] != "1") fail("program format " + quoted(words[1]) + ", this libsvit reads format 1");
+    if (words[1] != "2") fail("program format " + quoted(words[1]) + ", this libsvit reads format 2");
   }
 
   void sizes(const Words& words) {
@@ -119,6 +120,14 @@ class Parser {
       expect_word(words[1 + 2 * space], kSpaceNames[space]);
       program_.sizes[space] = number(words[2 + 2 * space], kMaxBytes, "size in bytes");
     }
+  }
+
+  // threads <most parts>
+  void threads(const Words& words) {
+    expect_word(words[0], "threads");
+    expect_words(words, 2);
+    program_.threads = static_cast<std::size_t>(number(words[1], kMaxThreads, "number of threads"));
+    if (program_.threads == 0) fail("a program without threads");
   }
 
   Space space(std::string_view word) const {
@@ -191,18 +200,20 @@ class Parser {
     if (program_.tensors[*slot].space != Space::workspace) fail("the " + std::string(words[0]) + " must lie in 'workspace'");
   }
 
-  // call <symbol> <layer> <n> <tensor id...>
+  // call <symbol> <layer> split|whole <n> <tensor id...>
   void call(const Words& words) {
-    expect_at_least(words, 4);
+    expect_at_least(words, 5);
     const auto word_char = [](char c) {
       return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
     };
     if (!std::all_of(words[1].begin(), words[1].end(), word_char)) fail("not a symbol: " + quoted(words[1]));
-    const std::uint64_t count = number(words[3], kMaxTensors, "number of arguments");
+    const bool is_split = words[3] == "split";
+    if (!is_split) expect_word(words[3], "whole");
+    const std::uint64_t count = number(words[4], kMaxArguments, "number of arguments");
     if (count == 0) fail("a call without arguments");
-    expect_words(words, 4 + static_cast<std::size_t>(count));
-    Call call{std::string(words[1]), std::string(words[2]), {}, line_};
-    for (std::size_t i = 4; i < words.size(); ++i) call.arguments.push_back(tensor_id(words[i]));
+    expect_words(words, 5 + static_cast<std::size_t>(count));
+    Call call{std::string(words[1]), std::string(words[2]), is_split, {}, line_};
+    for (std::size_t i = 5; i < words.size(); ++i) call.arguments.push_back(tensor_id(words[i]));
     program_.calls.push_back(std::move(call));
   }
 

@@ -46,9 +46,13 @@ struct State {
   double initial;
 };
 
+inline constexpr std::size_t kMaxThreads = 64;
+inline constexpr std::size_t kMaxArguments = 32;  // tensors of one call
+
 struct Call {
   std::string symbol;
   std::string layer;
+  bool is_split;                       // made once for every part; else once, as part 0 of 1
   std::vector<std::size_t> arguments;  // tensor ids
   std::size_t line;
 };
@@ -62,6 +66,7 @@ struct Tap {
 
 struct Program {
   std::uint64_t sizes[kSpaces] = {0, 0, 0};  // bytes, by Space
+  std::size_t threads = 0;               // into how many parts a split call may be divided
   std::vector<Tensor> tensors;
   std::vector<State> states;
   std::size_t input = 0;

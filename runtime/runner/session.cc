@@ -44,6 +44,13 @@ void fill(const DType& dtype, unsigned char* data, std::uint64_t bytes, double v
   fill<std::int32_t>(data, bytes, value);
 }
 
+TVMFFIAny integer(std::int64_t value) {
+  TVMFFIAny argument{};
+  argument.type_index = kTVMFFIInt;
+  argument.v_int64 = value;
+  return argument;
+}
+
 }  // namespace
 
 Library::Library(const std::string& path) : handle_(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
@@ -100,6 +107,8 @@ void Session::prepare_calls() {
       argument.v_ptr = &tensors_[id];
       prepared.arguments.push_back(argument);
     }
+    prepared.arguments.push_back(integer(0));
+    prepared.arguments.push_back(integer(1));
     calls_.push_back(std::move(prepared));
   }
   costs_.resize(calls_.size());

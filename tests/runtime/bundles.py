@@ -27,8 +27,9 @@ TARGETS = {
 }
 # The spikes are stored (neuron, time) so that the tap needs its order; 'counts' is the same layer's float copy.
 PROGRAM = """\
-svit-program 1
+svit-program 2
 sizes weights 32 states 32 workspace 320
+threads 3
 tensor 0 input float32 workspace 0 2 1 8
 tensor 1 w float32 weights 0 1 8
 tensor 2 fire.v float32 states 0 1 8
@@ -39,9 +40,9 @@ tensor 6 counts float32 workspace 256 2 1 8
 state 2 0.0
 input 0
 output 5
-call scale stem 3 0 1 3
-call fire fire 4 3 2 4 6
-call count head 2 4 5
+call scale stem split 3 0 1 3
+call fire fire whole 4 3 2 4 6
+call count head whole 2 4 5
 tap fire 4 1
 taporder fire 2 1 0
 tap counts 6 1
@@ -56,9 +57,15 @@ def kernels() -> object:
     from tvm.script import tirx as T
 
     @T.prim_func
-    def scale(x: T.Buffer((1, 8), "float32"), w: T.Buffer((8,), "float32"), y: T.Buffer((1, 8), "float32")):
+    def scale(
+        x: T.Buffer((1, 8), "float32"),
+        w: T.Buffer((8,), "float32"),
+        y: T.Buffer((1, 8), "float32"),
+        part: T.int32,
+        parts: T.int32,
+    ):
         T.func_attr({"global_symbol": "scale", "tir.noalias": True})
-        for i in range(8):
+        for i in range(T.truncdiv(part * 8, parts), T.truncdiv((part + 1) * 8, parts)):
             y[0, i] = x[0, i] * w[i]
 
     @T.prim_func
@@ -67,6 +74,8 @@ def kernels() -> object:
         v: T.Buffer((8,), "float32"),
         s: T.Buffer((8, 1), "uint8"),
         counts: T.Buffer((1, 8), "float32"),
+        part: T.int32,
+        parts: T.int32,
     ):
         T.func_attr({"global_symbol": "fire", "tir.noalias": True})
         for i in range(8):
@@ -76,7 +85,7 @@ def kernels() -> object:
             v[i] = T.if_then_else(v[i] >= T.float32(1), T.float32(0), v[i])
 
     @T.prim_func
-    def count(s: T.Buffer((8, 1), "uint8"), logits: T.Buffer((1, 2), "float32")):
+    def count(s: T.Buffer((8, 1), "uint8"), logits: T.Buffer((1, 2), "float32"), part: T.int32, parts: T.int32):
         T.func_attr({"global_symbol": "count", "tir.noalias": True})
         for half in range(2):
             logits[0, half] = T.float32(0)

@@ -51,10 +51,11 @@ def node(op: str, inputs: str, output: str, **attributes: Any) -> Node:
 
 
 class Player:
-    """A compiled program with its memory."""
+    """A compiled program with its memory, whose split calls are made in ``parts`` parts, the last one first."""
 
-    def __init__(self, network: Graph, *, lanes: int = 8) -> None:
-        self.program: Program = lower(network, lanes=lanes)
+    def __init__(self, network: Graph, *, lanes: int = 8, parts: int = 1) -> None:
+        self.parts = parts
+        self.program: Program = lower(network, lanes=lanes, parts=parts)
         functions = {name: f.with_attr("global_symbol", name) for name, f in self.program.functions.items()}
         executable = tvm.compile(tvm.IRModule(functions), target="llvm")
         self.source = str(executable.mod.inspect_source("ll"))
@@ -72,7 +73,10 @@ class Player:
         self.memory[self.program.input].copyfrom(np.ascontiguousarray(x, np.float32).ravel())
         self.spikes: dict[str, Array] = {}
         for index, call in enumerate(self.program.calls):
-            self.library[call.symbol](*[self.memory[buffer] for buffer in call.buffers])
+            arguments = [self.memory[buffer] for buffer in call.buffers]
+            parts = self.parts if call.split else 1
+            for part in reversed(range(parts)):
+                self.library[call.symbol](*arguments, part, parts)
             for tap in self.program.taps:
                 if tap.call == index:
                     stored = self.memory[tap.view.buffer].numpy().reshape(tap.view.buffer.shape)

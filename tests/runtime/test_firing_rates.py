@@ -4,7 +4,7 @@ import pytest
 from svitkit.errors import VerificationError
 from svitkit.runtime.firing_rates import firing_rates, read_taps
 
-PROGRAM = """svit-program 1
+PROGRAM = """svit-program 2
 sizes weights 0 states 0 workspace 64
 tensor 0 input float32 workspace 0 4 1 1 2 2
 tensor 1 spikes_a uint8 workspace 16 2 2 3
@@ -38,4 +38,4 @@ def test_spikes_that_are_no_whole_records_are_refused(count: int) -> None:
 @pytest.mark.parametrize("line", ["tap lif 9 0", "tap lif", "tensor 1", "tensor 0 x uint8 workspace 0 1 two"])
 def test_a_broken_program_is_refused_with_its_line(line: str) -> None:
     with pytest.raises(VerificationError, match=rf"broken line: '{line}'"):
-        read_taps(f"svit-program 1\n{line}\n")
+        read_taps(f"svit-program 2\n{line}\n")

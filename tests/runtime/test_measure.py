@@ -34,7 +34,7 @@ from svitkit.runtime.runner_process import parse_report
 CLASSES = 3
 SHAPE = (1, 2, 2)
 TIMESTEPS = 2
-PROGRAM = """svit-program 1
+PROGRAM = """svit-program 2
 tensor 0 input float32 workspace 0 4 1 1 2 2
 tensor 1 spikes uint8 workspace 16 1 4
 tap head.lif 1 0

@@ -50,18 +50,20 @@ def test_weights_lie_in_the_file_in_the_order_of_use_at_aligned_offsets() -> Non
 def test_program_text_is_the_documented_format() -> None:
     program = chain([64, 32])
     state = Buffer("v", "float32", (2,), space="states")
-    program.calls.append(Call("lif_1", "head_lif", (state,)))
+    program.calls.append(Call("lif_1", "head_lif", (state,), split=True))
     program.states[state] = 0.5
+    program.threads = 4
     assert to_text(program, plan_memory(program)) == (
-        "svit-program 1\n"
+        "svit-program 2\n"
         "sizes weights 0 states 64 workspace 128\n"
+        "threads 4\n"
         "tensor 0 b0 uint8 workspace 0 1 64\n"
         "tensor 1 b1 uint8 workspace 64 1 32\n"
         "tensor 2 v float32 states 0 1 2\n"
         "state 2 0.5\n"
         "input 0\n"
         "output 1\n"
-        "call k layer0 2 0 1\n"
-        "call lif_1 head_lif 1 2\n"
+        "call k layer0 whole 2 0 1\n"
+        "call lif_1 head_lif split 1 2\n"
         "end\n"
     )

@@ -118,7 +118,7 @@ def test_calls_are_read_from_a_program_with_what_they_write() -> None:
 @pytest.mark.parametrize("line", ["tensor 0 a float32 workspace 0 1 x", "call scale stem 1 99", "call scale"])
 def test_a_broken_program_is_refused_with_its_line(line: str) -> None:
     with pytest.raises(VerificationError, match=f"broken line: '{line}'"):
-        read_calls(f"svit-program 1\n{line}\n")
+        read_calls(f"svit-program 2\n{line}\n")
 
 
 def test_a_report_without_profile_is_no_profile() -> None:

@@ -154,7 +154,7 @@ def test_spikes_stored_without_their_axes_of_one_come_with_them(tiny_bundle: Pat
         tiny_bundle, old="tensor 6 counts float32 workspace 256 2 1 8", new="tensor 6 counts float32 workspace 256 1 8"
     )
     text = (tiny_bundle / "program.txt").read_text().replace("taporder counts 2 0 1", "taporder counts 1 0")
-    text = text.replace("call fire fire 4 3 2 4 6", "call fire fire 4 3 2 4 7")
+    text = text.replace("call fire fire whole 4 3 2 4 6", "call fire fire whole 4 3 2 4 7")
     text = text.replace("state 2", "tensor 7 shaped float32 workspace 256 2 1 8\nstate 2")
     (tiny_bundle / "program.txt").write_text(text)
     bundles.seal(tiny_bundle, bundles.HOST, bundles.metadata(4))
@@ -164,14 +164,14 @@ def test_spikes_stored_without_their_axes_of_one_come_with_them(tiny_bundle: Pat
 
 def test_the_error_of_a_damaged_program_names_the_line(tiny_bundle: Path) -> None:
     reseal(tiny_bundle, old="state 2 0.0", new="state 2 nothing")
-    with pytest.raises(ConfigError, match=r"program\.txt line 10"):
+    with pytest.raises(ConfigError, match=r"program\.txt line 11"):
         Session(tiny_bundle)
 
 
 def test_a_kernels_own_error_is_reported_in_a_process_that_has_tvm(tiny_bundle: Path) -> None:
     import tvm  # noqa: F401  # its runtime has a function of the same name as the kernels' error function
 
-    reseal(tiny_bundle, old="call scale stem 3 0 1 3", new="call scale stem 3 0 2 5")
+    reseal(tiny_bundle, old="call scale stem split 3 0 1 3", new="call scale stem split 3 0 2 5")
     with (
         Session(tiny_bundle) as session,
         pytest.raises(RunError, match=r"'scale' of layer 'stem' failed: \w+Error: .*"),
@@ -180,7 +180,7 @@ def test_a_kernels_own_error_is_reported_in_a_process_that_has_tvm(tiny_bundle: 
 
 
 def test_a_kernels_own_error_is_reported_in_a_process_without_tvm(tiny_bundle: Path) -> None:
-    reseal(tiny_bundle, old="call scale stem 3 0 1 3", new="call scale stem 3 0 2 5")
+    reseal(tiny_bundle, old="call scale stem split 3 0 1 3", new="call scale stem split 3 0 2 5")
     program = (
         "import pathlib, sys, numpy\n"
         "from svitkit.errors import SvitError\n"
