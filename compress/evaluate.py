@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from dataclasses import replace
 
 import torch
 from torch import nn
 
+from svitkit.compress.quantize import QuantizedNetwork
 from svitkit.compress.recalibrate import normalize_to
-from svitkit.data.dataset import SPLITS, Dataset, batches
+from svitkit.data.dataset import SPLITS, Dataset, Split, batches, sample_order
 from svitkit.errors import ConfigError
 from svitkit.manifest import Normalization, to_json
 from svitkit.models.plan import PrunePlan, apply_plan
 from svitkit.models.run import forward_logits
 from svitkit.models.size import parameter_bytes
+from svitkit.models.spec import QuantizationSpec
 
 BATCH_SIZE = 64
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -54,6 +57,20 @@ def accuracy(model: nn.Module, prepared: list[Batch]) -> float:
             correct += int((forward_logits(model, x).argmax(1) == y).sum())
             total += len(y)
     return 100.0 * correct / total
+
+
+def limited(dataset: Dataset, limit: int | None) -> Dataset:
+    """Returns a dataset with at most ``limit`` samples a split, spread evenly over it; None for all."""
+    if limit is None:
+        return dataset
+    train, validation, test = (_first(dataset, name, limit) for name in SPLITS)
+    return replace(dataset, train=train, validation=validation, test=test)
+
+
+def _first(dataset: Dataset, name: str, limit: int) -> Split:
+    split = dataset.split(name)
+    index = sample_order(dataset, name, seed=None, limit=limit)
+    return Split(x=split.x[index], y=split.y[index])
 
 
 def data_sha256(dataset: Dataset) -> str:
@@ -96,6 +113,15 @@ class Candidates:
         model = self.build(plan)
         return accuracy(model, self._validation), self.size(model)
 
-    def size(self, model: nn.Module) -> int:
+    def recalibrated(self, network: QuantizedNetwork) -> QuantizedNetwork:
+        """Returns a quantized network with batch norms calibrated again, if that is asked for and no worse."""
+        if not self._recalibration:
+            return network
+        model = copy.deepcopy(network.model)
+        normalize_to(model, self._recalibration)
+        no_worse = accuracy(model, self._validation) >= accuracy(network.model, self._validation)
+        return replace(network, model=model) if no_worse else network
+
+    def size(self, model: nn.Module, quantization: QuantizationSpec | None = None) -> int:
         """Returns the bytes of a network's deployed parameters."""
-        return parameter_bytes(model, self._validation[0][0][:, :1])
+        return parameter_bytes(model, self._validation[0][0][:, :1], quantization)

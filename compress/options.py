@@ -12,7 +12,8 @@ from svitkit.compress.primesvt import PrimeSVTConfig
 from svitkit.errors import ConfigError, unknown_name
 from svitkit.manifest import to_json
 
-METHODS = ("primesvt",)
+INTEGER_METHODS = {"int8": 8, "int4": 4}
+METHODS = ("primesvt", *INTEGER_METHODS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +40,18 @@ class CompressOptions:
         """Checks the values.
 
         Raises:
-            ConfigError: the method is unknown, or a number is negative.
+            ConfigError: the method is unknown, a number is negative, or the method cannot be followed by training.
         """
         if self.method not in METHODS:
             raise unknown_name("method", self.method, METHODS)
         for name in ("bn_recalibration", "finetune_epochs", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be 0 or more.")
+        if self.method in INTEGER_METHODS and self.finetune_epochs:
+            raise ConfigError(
+                f"method '{self.method}' makes the weights integers, and training would move them off. "
+                f"Fine-tune with the method before it (primesvt), then quantize without --finetune."
+            )
 
     def sha256(self) -> str:
         """Returns a hash of every option."""

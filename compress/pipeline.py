@@ -10,22 +10,24 @@ import torch
 
 from svitkit.compress.compose import compose
 from svitkit.compress.directory import TRAINING_NAME, prepare_directory
-from svitkit.compress.evaluate import Candidates, accuracy, data_sha256, load_batches
+from svitkit.compress.evaluate import Candidates, accuracy, data_sha256, limited, load_batches
 from svitkit.compress.finetune import finetune, finetune_options
 from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.importance import filter_norms
 from svitkit.compress.journal import JOURNAL_NAME, Journal, Measurement, Subject
-from svitkit.compress.options import CompressOptions, constraints
+from svitkit.compress.options import INTEGER_METHODS, CompressOptions, constraints
 from svitkit.compress.primesvt import Outcome, Search
-from svitkit.compress.report import REPORT_NAME, Accuracy, PruneReport, describe_groups, describe_outcome
-from svitkit.data.dataset import SPLITS, Dataset, Split, sample_order
-from svitkit.errors import UnsupportedError
+from svitkit.compress.quantize import QuantizedNetwork, quantize_network, uniform_bits
+from svitkit.compress.report import REPORT_NAME, Accuracy, GroupReport, PruneReport, describe_groups, describe_outcome
+from svitkit.compress.report_layers import LayerReport, describe_layers
+from svitkit.data.dataset import Dataset
+from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.files import staged_directory
 from svitkit.manifest import to_json
 from svitkit.models.checkpoint import Checkpoint, checkpoint_sha256, save_checkpoint
 from svitkit.models.plan import PrunePlan, plan_sha256
 from svitkit.models.run import example_input
-from svitkit.models.spec import match_dataset
+from svitkit.models.spec import QuantizationSpec, match_dataset
 
 Progress = Callable[[str, int, int], None]
 
@@ -62,6 +64,8 @@ def compress_model(
 ) -> CompressResult:
     """Makes a network smaller within limits on accuracy, and writes it as a checkpoint directory.
 
+    ``primesvt`` prunes; ``int8`` and ``int4`` round weights (:mod:`svitkit.compress.quantize`), also pruned ones.
+
     Beside the checkpoint the directory holds ``report.json`` and ``search.jsonl``, the journal of every measurement.
     Every decision is taken on the validation split; the test split is measured once before and once after.
 
@@ -80,7 +84,8 @@ def compress_model(
         progress: told the stage, how much of it is done, and how much there is.
 
     Raises:
-        ConfigError: an option, the data or the directory do not fit, or the journal is another search's.
+        ConfigError: an option, the data or the directory do not fit, the journal is another search's, or the network is
+            quantized already.
         UnsupportedError: the network cannot be traced, or nothing in it can be pruned.
     """
     options = CompressOptions(
@@ -91,7 +96,8 @@ def compress_model(
         seed=seed,
         limit=limit,
     )
-    data = _limited(match_dataset(dataset, checkpoint.spec), limit)
+    _refuse_quantized(checkpoint, method)
+    data = limited(match_dataset(dataset, checkpoint.spec), limit)
     prepare_directory(out, resume=resume)
     run = _Compression(checkpoint, data, out, options, progress or _silent)
     subject = Subject(
@@ -119,7 +125,9 @@ class _Compression:
         self.candidates = Candidates(checkpoint.model, self.validation, recalibration)
 
     def run(self, journal: Journal) -> CompressResult:
-        """Finds groups, searches, fine-tunes, measures and writes."""
+        """Finds groups, searches, fine-tunes, measures and writes; or quantizes, measures and writes."""
+        if self.options.method in INTEGER_METHODS:
+            return self._quantize(journal)
         self.progress("trace", 0, 1)
         found = find_groups(self.checkpoint.model, example_input(self.checkpoint.spec))
         self.progress("trace", 1, 1)
@@ -131,14 +139,34 @@ class _Compression:
             return journal.measure(_key(plan), lambda: self.candidates.measure(plan))
 
         baseline = evaluate(PrunePlan())
-        search = Search(
+        search = self._search(evaluate, baseline)
+        return self._finish(search, search.run(prunable), found, journal)
+
+    def _search(self, evaluate: Callable[[PrunePlan], Measurement], baseline: Measurement) -> Search:
+        return Search(
             config=self.options.config,
             evaluate=evaluate,
             baseline=baseline,
             original_bytes=self.checkpoint.spec.original_parameter_bytes or baseline.parameter_bytes,
             progress=self.progress,
         )
-        return self._finish(search, search.run(prunable), found, journal)
+
+    def _quantize(self, journal: Journal) -> CompressResult:
+        """Rounds every layer; nothing is searched for."""
+        self.progress("quantize", 0, 1)
+        spec = self.checkpoint.spec
+        bits = uniform_bits(self.checkpoint.model, example_input(spec), INTEGER_METHODS[self.options.method])
+        small = quantize_network(self.checkpoint.model, bits, spec.normalization, static=spec.static_input)
+        small = self.candidates.recalibrated(small)
+        self.progress("quantize", 1, 1)
+        baseline = journal.measure(_key(PrunePlan()), lambda: self.candidates.measure(PrunePlan()))
+        size = self.candidates.size(small.model, small.spec)
+        after = journal.measure("validation, final", lambda: (accuracy(small.model, self.validation), size))
+        search = self._search(lambda _: baseline, baseline)
+        outcome = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
+        layers = describe_layers(small.weights, self.options.method)
+        report = self._describe(search, outcome, journal, small.model, layers=layers, quantization=small.spec)
+        return self._write(small.model, PrunePlan(), report, small)
 
     def _finish(
         self, search: Search, outcome: Outcome, found: tuple[FoundGroup, ...], journal: Journal
@@ -159,8 +187,26 @@ class _Compression:
                 progress=self.progress,
             )
         size = self.candidates.size(model)
+        journal.measure("validation, final", lambda: (accuracy(model, self.validation), size))
+        groups = describe_groups(found, outcome, self.options.config)
+        return self._write(model, outcome.plan, self._describe(search, outcome, journal, model, groups=groups))
+
+    def _describe(
+        self,
+        search: Search,
+        outcome: Outcome,
+        journal: Journal,
+        model: torch.nn.Module,
+        *,
+        groups: tuple[GroupReport, ...] = (),
+        layers: tuple[LayerReport, ...] = (),
+        quantization: QuantizationSpec | None = None,
+    ) -> PruneReport:
+        size = self.candidates.size(model, quantization)
         after = journal.measure("validation, final", lambda: (accuracy(model, self.validation), size))
-        report = describe_outcome(
+        before_test = self._test(journal, "before", self.checkpoint.model, None)
+        after_test = self._test(journal, "after", model, quantization)
+        return describe_outcome(
             search,
             outcome,
             method=self.options.method,
@@ -168,28 +214,32 @@ class _Compression:
             finetune_epochs=self.options.finetune_epochs,
             seed=self.options.seed,
             limit=self.options.limit,
-            before=Accuracy(
-                validation=search.baseline.accuracy, test=self._test(journal, "before", self.checkpoint.model).accuracy
-            ),
-            after=Accuracy(validation=after.accuracy, test=self._test(journal, "after", model).accuracy),
-            groups=describe_groups(found, outcome, self.options.config),
+            before=Accuracy(validation=search.baseline.accuracy, test=before_test.accuracy),
+            after=Accuracy(validation=after.accuracy, test=after_test.accuracy),
+            groups=groups,
+            layers=layers,
         )
-        return self._write(model, outcome.plan, report)
 
-    def _test(self, journal: Journal, when: str, model: torch.nn.Module) -> Measurement:
+    def _test(
+        self, journal: Journal, when: str, model: torch.nn.Module, quantization: QuantizationSpec | None
+    ) -> Measurement:
         """Measures the test split, once a search."""
 
         def compute() -> tuple[float, int]:
             prepared = load_batches(self.data, "test", timesteps=self.timesteps)
-            return accuracy(model, prepared), self.candidates.size(model)
+            return accuracy(model, prepared), self.candidates.size(model, quantization)
 
         return journal.measure(f"test, {when}", compute)
 
-    def _write(self, model: torch.nn.Module, plan: PrunePlan, report: PruneReport) -> CompressResult:
+    def _write(
+        self, model: torch.nn.Module, plan: PrunePlan, report: PruneReport, small: QuantizedNetwork | None = None
+    ) -> CompressResult:
+        weights = small.weights if small else {}
         spec = self.checkpoint.spec
         spec = replace(
             spec,
             plan=compose(spec.plan, plan) if plan.groups else spec.plan,
+            quantization=small.spec if small else None,
             original_parameter_bytes=report.original_parameter_bytes,
             provenance={
                 **spec.provenance,
@@ -204,10 +254,11 @@ class _Compression:
             },
         )
         with staged_directory(self.out) as staged:
-            save_checkpoint(staged, model, spec)
+            save_checkpoint(staged, model, spec, quantized=weights)
             (staged / JOURNAL_NAME).write_bytes((self.out / JOURNAL_NAME).read_bytes())
             (staged / REPORT_NAME).write_text(to_json(report, PruneReport), encoding="utf-8")
-        return CompressResult(checkpoint=Checkpoint(model=model, spec=spec), report=report, satisfied=report.satisfied)
+        made = Checkpoint(model=model, spec=spec, quantized=weights)
+        return CompressResult(checkpoint=made, report=report, satisfied=report.satisfied)
 
 
 def _key(plan: PrunePlan) -> str:
@@ -220,17 +271,12 @@ def _nothing_prunable(found: tuple[FoundGroup, ...]) -> str:
     return f"nothing in this network can be pruned: {reasons or 'no layer produces channels that another consumes'}."
 
 
-def _limited(dataset: Dataset, limit: int | None) -> Dataset:
-    if limit is None:
-        return dataset
-    train, validation, test = (_first(dataset, name, limit) for name in SPLITS)
-    return replace(dataset, train=train, validation=validation, test=test)
-
-
-def _first(dataset: Dataset, name: str, limit: int) -> Split:
-    split = dataset.split(name)
-    index = sample_order(dataset, name, seed=None, limit=limit)
-    return Split(x=split.x[index], y=split.y[index])
+def _refuse_quantized(checkpoint: Checkpoint, method: str) -> None:
+    if checkpoint.spec.quantization is not None:
+        raise ConfigError(
+            f"the weights of this network are integers already, and method '{method}' starts from float32. "
+            f"Compress the network it was made from: prune first, quantize last."
+        )
 
 
 def _silent(stage: str, done: int, total: int) -> None:

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search, Swept
+from svitkit.compress.report_layers import LayerReport, add_layers
 from svitkit.manifest import STRICT
 
 if TYPE_CHECKING:
@@ -83,9 +84,10 @@ class PruneReport:
         limit: images per split at most; None for all.
         before, after: accuracies.
         original_parameter_bytes: the network before any compression, this run's and earlier ones'.
-        parameter_bytes_before, parameter_bytes_after: deployed float32 parameters.
+        parameter_bytes_before, parameter_bytes_after: deployed parameters, integer weights at their width.
         memory_saving: 1 - after / original, a fraction.
-        groups: in the order of execution.
+        groups: in the order of execution; empty if the method prunes nothing.
+        layers: layers with integer weights in the order of execution; empty if the method quantizes nothing.
     """
 
     format_version: Literal[1] = 1
@@ -104,6 +106,7 @@ class PruneReport:
     parameter_bytes_after: int
     memory_saving: float
     groups: tuple[GroupReport, ...]
+    layers: tuple[LayerReport, ...] = ()
 
 
 def describe_groups(found: tuple[FoundGroup, ...], outcome: Outcome, config: PrimeSVTConfig) -> tuple[GroupReport, ...]:
@@ -166,7 +169,8 @@ def describe_outcome(
     limit: int | None,
     before: Accuracy,
     after: Accuracy,
-    groups: tuple[GroupReport, ...],
+    groups: tuple[GroupReport, ...] = (),
+    layers: tuple[LayerReport, ...] = (),
 ) -> PruneReport:
     """Puts a report together; the constraints are judged on the network as it is in the end.
 
@@ -180,7 +184,8 @@ def describe_outcome(
         limit: images per split at most.
         before: accuracies of the given network.
         after: accuracies of the pruned and perhaps fine-tuned network.
-        groups: what happened to every group.
+        groups: what happened to every group, if the method prunes.
+        layers: what happened to every layer, if the method quantizes.
     """
     config, saving = search.config, search.saving(outcome.measurement)
     drop = before.validation - after.validation
@@ -190,7 +195,7 @@ def describe_outcome(
         f"saves {100 * saving:.1f} % (at least {100 * config.min_saving:g} wanted) and {change} points on "
         f"validation (a loss of {config.max_drop:g} allowed)"
     )
-    if not small:
+    if not small and groups:
         why += "; of the candidates tried none within the allowed loss saves more"
     return PruneReport(
         method=method,
@@ -208,20 +213,35 @@ def describe_outcome(
         parameter_bytes_after=outcome.measurement.parameter_bytes,
         memory_saving=saving,
         groups=groups,
+        layers=layers,
     )
 
 
 def report_table(report: PruneReport) -> Table:
-    """Returns the report's groups as a table for the terminal; totals stand in the caption."""
+    """Returns the report's groups or layers as a table for the terminal; totals stand in the caption."""
     from rich.table import Table
 
     table = Table(title=f"{report.method}: {'constraints met' if report.satisfied else 'constraints NOT met'}")
+    if report.layers:
+        add_layers(table, report.layers)
+    else:
+        _add_groups(table, report.groups)
+    table.caption = (
+        f"{report.why}\naccuracy % (test): {report.before.test:.2f} -> {report.after.test:.2f}, "
+        f"(validation): {report.before.validation:.2f} -> {report.after.validation:.2f}; "
+        f"parameters: {report.parameter_bytes_before} -> {report.parameter_bytes_after} bytes; "
+        f"saving {100 * report.memory_saving:.1f} % of the original"
+    )
+    return table
+
+
+def _add_groups(table: Table, groups: tuple[GroupReport, ...]) -> None:
     table.add_column("group", overflow="fold")
     for name in ("KiB", "channels", "rate", "B score"):
         table.add_column(name, justify="right")
     table.add_column("validation % alone (rate)")
     table.add_column("decision", overflow="fold")
-    for group in report.groups:
+    for group in groups:
         sweep = " ".join(f"{point.accuracy:.1f} ({point.ratio:g})" for point in group.sweep)
         table.add_row(
             group.name,
@@ -232,10 +252,3 @@ def report_table(report: PruneReport) -> Table:
             sweep,
             f"{group.decision}: {group.why}",
         )
-    table.caption = (
-        f"{report.why}\naccuracy % (test): {report.before.test:.2f} -> {report.after.test:.2f}, "
-        f"(validation): {report.before.validation:.2f} -> {report.after.validation:.2f}; "
-        f"parameters: {report.parameter_bytes_before} -> {report.parameter_bytes_after} bytes; "
-        f"saving {100 * report.memory_saving:.1f} % of the original"
-    )
-    return table

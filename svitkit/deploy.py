@@ -259,7 +259,7 @@ def _summary(
         validation_after=small.report.after.validation,
         memory_saving=1 - manifest.weights_bytes / original,
         params_before=original // FLOAT32_BYTES,
-        params_after=manifest.model.parameter_bytes // FLOAT32_BYTES,
+        params_after=small.checkpoint.parameter_count(),
         bundle_bytes=record.bundle_bytes,
         latency_ms={key: value for key, value in figures.items() if value is not None},
         peak_rss_bytes=record.memory.vm_hwm_bytes,

@@ -33,7 +33,9 @@ Timesteps = Annotated[
 BoardName = Annotated[str, typer.Option("--board", metavar="NAME", help="A name of 'svitkit boards'.")]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most that many images of a split.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue work that was stopped half-way.")]
-Method = Annotated[str, typer.Option("--method", metavar="NAME", help="How to compress.")]
+Method = Annotated[
+    str, typer.Option("--method", metavar="NAME", help="primesvt prunes; int8 and int4 round the weights.")
+]
 MaxDrop = Annotated[
     float,
     typer.Option(

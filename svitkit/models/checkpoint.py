@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,15 @@ from svitkit.manifest import from_json, to_json
 from svitkit.models.families import FAMILIES, build_family
 from svitkit.models.neurons import neuron_layers
 from svitkit.models.plan import apply_plan
+from svitkit.models.quantized import (
+    QuantizedWeight,
+    check_quantized,
+    quantize_input,
+    read_quantized,
+    stored_tensors,
+)
 from svitkit.models.run import example_input, forward_logits
-from svitkit.models.size import parameter_bytes
+from svitkit.models.size import layer_parameters, parameter_bytes
 from svitkit.models.spec import ModelSpec
 from svitkit.models.user_class import build_user_class, is_user_class, trust
 from svitkit.models.weights import StorageType, dump_weights, load_strictly, read_safetensors, read_weights
@@ -36,20 +44,27 @@ class Checkpoint:
     Attributes:
         model: the network in evaluation mode, pruned as the plan says.
         spec: how it was built and how it is fed.
+        quantized: integers and scales of the layers that ``spec.quantization`` names; the network holds their products.
     """
 
     model: nn.Module
     spec: ModelSpec
+    quantized: Mapping[str, QuantizedWeight] = field(default_factory=dict)
 
     def parameter_bytes(self) -> int:
-        """Returns the bytes of the float32 parameters as deployed."""
-        return parameter_bytes(self.model, example_input(self.spec))
+        """Returns the bytes of the parameters as deployed, integer weights at their width."""
+        return parameter_bytes(self.model, example_input(self.spec), self.spec.quantization)
+
+    def parameter_count(self) -> int:
+        """Returns the number of weights and biases as deployed, whatever their width."""
+        return sum(layer_parameters(self.model, example_input(self.spec)).values())
 
 
 def build_model(spec: ModelSpec) -> nn.Module:
     """Builds a checkpoint's network with fresh weights: first the original, then its plan's channels are removed.
 
-    The random state of the caller does not change.
+    If the description quantizes the input, the network rounds what it is given. The random state of the caller does not
+    change.
 
     Raises:
         ConfigError: family, arguments or plan are wrong.
@@ -61,10 +76,18 @@ def build_model(spec: ModelSpec) -> nn.Module:
             model = build_family(spec.family, spec.arguments)
     if spec.plan is not None:
         apply_plan(model, spec.plan)
+    quantize_input(model, spec.quantization)
     return model.eval()
 
 
-def save_checkpoint(path: Path, model: nn.Module, spec: ModelSpec, *, dtype: StorageType = "float32") -> None:
+def save_checkpoint(
+    path: Path,
+    model: nn.Module,
+    spec: ModelSpec,
+    *,
+    dtype: StorageType = "float32",
+    quantized: Mapping[str, QuantizedWeight] | None = None,
+) -> None:
     """Writes a checkpoint directory, whole or not at all.
 
     Args:
@@ -72,12 +95,16 @@ def save_checkpoint(path: Path, model: nn.Module, spec: ModelSpec, *, dtype: Sto
         model: the network, pruned as ``spec.plan`` says.
         spec: what belongs to it.
         dtype: type in which weight matrices are stored; loading makes them float32 again.
+        quantized: integers and scales of every layer that ``spec.quantization`` names; they are stored as they are.
 
     Raises:
-        ConfigError: a weight is not finite, or ``path`` is something else than a checkpoint.
+        ConfigError: a weight is not finite, is not its integers times its scale, or ``path`` is something else than a
+            checkpoint.
     """
     check_target(path)
-    weights = dump_weights(model, dtype)
+    check_quantized(model, spec.quantization, quantized or {})
+    integers = [stored_tensors(layer, weight) for layer, weight in (quantized or {}).items()]
+    weights = dump_weights(model, dtype, instead={name: t for layer in integers for name, t in layer.items()})
     with staged_directory(path) as staged:
         (staged / WEIGHTS_NAME).write_bytes(weights)
         (staged / SPEC_NAME).write_text(to_json(spec, ModelSpec))
@@ -104,8 +131,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise ConfigError(f"'{path}' is no checkpoint: it has no {name}. Make one with 'svitkit train'.")
     spec = from_json((path / SPEC_NAME).read_bytes(), ModelSpec, source=str(path / SPEC_NAME))
     model = build_model(spec)
-    load_strictly(model, read_safetensors(path / WEIGHTS_NAME), str(path / WEIGHTS_NAME))
-    return Checkpoint(model=model, spec=spec)
+    source, tensors = str(path / WEIGHTS_NAME), read_safetensors(path / WEIGHTS_NAME)
+    quantized = {} if spec.quantization is None else read_quantized(tensors, spec.quantization, model, source)
+    load_strictly(model, tensors, source)
+    return Checkpoint(model=model, spec=spec, quantized=quantized)
 
 
 def checkpoint_sha256(checkpoint: Checkpoint | Path) -> str:

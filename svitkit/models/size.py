@@ -7,30 +7,44 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from svitkit.models.quantized import stored_bytes
 from svitkit.models.run import forward_logits
+from svitkit.models.spec import QuantizationSpec
 
 FLOAT32_BYTES = 4
 
 
-def parameter_bytes(model: nn.Module, example: torch.Tensor) -> int:
-    """Counts the float32 parameters as deployed: batch norms folded, dead parameters gone.
+def parameter_bytes(model: nn.Module, example: torch.Tensor, quantization: QuantizationSpec | None = None) -> int:
+    """Counts the bytes of the parameters as deployed: batch norms folded, dead parameters gone.
 
     A batch norm whose input is a convolution's or linear layer's output folds into it and leaves one bias per channel;
     any other batch norm leaves a scale and a bias. Layers that a forward pass does not reach do not count.
 
+    A layer with integer weights has them in 4 bits (up to 4) or 8, rounded up to bytes, and one float32 scale for every
+    output channel.
+
     Args:
         model: the network.
         example: (T, B, C, H, W) float32, any input of the right shape.
+        quantization: which layers have integer weights; None for none.
 
     Returns:
         Bytes.
     """
     counts = layer_parameters(model, example)
-    return FLOAT32_BYTES * sum(counts.values())
+    bits = {} if quantization is None else quantization.layers
+    return sum(_layer_bytes(model.get_submodule(name), count, bits.get(name)) for name, count in counts.items())
+
+
+def _layer_bytes(layer: nn.Module, count: int, bits: int | None) -> int:
+    if bits is None:
+        return FLOAT32_BYTES * count
+    weight = layer.get_parameter("weight")
+    return stored_bytes(weight.numel(), bits) + FLOAT32_BYTES * (len(weight) + count - weight.numel())
 
 
 def layer_parameters(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
-    """Counts the deployed float32 parameters of every layer that a forward pass reaches.
+    """Counts the deployed parameters of every layer that a forward pass reaches.
 
     Args:
         model: the network.

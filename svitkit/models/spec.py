@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -12,6 +13,44 @@ from svitkit.data.dataset import Dataset
 from svitkit.errors import ConfigError
 from svitkit.manifest import STRICT, Normalization
 from svitkit.models.plan import PrunePlan
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class InputQuantization:
+    """How the normalized input becomes bytes: ``clip(round(x / scale) + zero_point, 0, 255)``.
+
+    Attributes:
+        scale: a power of two.
+        zero_point: the byte that means 0.
+    """
+
+    scale: float = Field(gt=0)
+    zero_point: int = Field(ge=0, le=255)
+
+    def __post_init__(self) -> None:
+        """Checks that dividing by the scale is exact.
+
+        Raises:
+            ValueError: the scale is no power of two.
+        """
+        if math.frexp(self.scale)[0] != 0.5:
+            raise ValueError(f"the scale of the input is {self.scale}, which is no power of two")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class QuantizationSpec:
+    """Which layers have integer weights; their integers and scales stand in the weights file.
+
+    A layer ``name`` has there ``name.weight`` (int8; up to 4 bits two to a uint8, the first in the low half) and
+    ``name.weight_scale`` (one float32 per output channel).
+
+    Attributes:
+        layers: bits of a weight by the qualified name of a convolution or linear layer, in the order of execution.
+        input: how the network's input is rounded for the layer that reads it.
+    """
+
+    layers: dict[str, Annotated[int, Field(ge=2, le=8)]] = Field(min_length=1)
+    input: InputQuantization
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -28,8 +67,8 @@ class ModelSpec:
         normalization: how bytes or event counts become the network's input.
         class_names: one name per logit.
         plan: the channels that are kept; None if nothing was removed.
-        quantization: reserved for quantized weights; None means float32.
-        original_parameter_bytes: bytes of the deployed float32 parameters before anything was removed.
+        quantization: the layers with integer weights; None means that all are float32.
+        original_parameter_bytes: bytes of the deployed float32 parameters before anything was removed or quantized.
         provenance: how the weights came to be (commands, seeds, accuracies), for people.
     """
 
@@ -42,7 +81,7 @@ class ModelSpec:
     normalization: Normalization
     class_names: tuple[str, ...]
     plan: PrunePlan | None = None
-    quantization: None = None
+    quantization: QuantizationSpec | None = None
     original_parameter_bytes: int = Field(ge=0)
     provenance: dict[str, Any] = Field(default_factory=dict)
 

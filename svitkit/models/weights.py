@@ -19,18 +19,21 @@ StorageType = Literal["float32", "float16"]
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
-def dump_weights(model: nn.Module, dtype: StorageType) -> bytes:
+def dump_weights(model: nn.Module, dtype: StorageType, *, instead: Mapping[str, torch.Tensor] | None = None) -> bytes:
     """Serializes a network's state dict as safetensors.
 
     Args:
         model: the network.
+        instead: tensors that are stored as they are, in place of those of the same name or beside the others.
         dtype: ``float16`` halves the weight matrices; vectors (biases, batch norms) stay float32.
 
     Raises:
         ConfigError: a weight is not finite, or too large for float16.
     """
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = dict(instead or {})
     for name, value in model.state_dict().items():
+        if name in tensors:
+            continue
         halved = dtype == "float16" and value.is_floating_point() and value.ndim >= 2
         stored = value.detach().to("cpu", torch.float16 if halved else value.dtype, copy=True).contiguous()
         if stored.is_floating_point() and not bool(torch.isfinite(stored).all()):
