@@ -6,6 +6,7 @@ model --trace--> ExportedProgram --torch.onnx--> onnx_ir.Model --passes--> Model
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import warnings
@@ -24,10 +25,13 @@ from svitkit.export.metadata import attach_metadata
 from svitkit.export.passes.drop_zero_biases import drop_zero_biases
 from svitkit.export.passes.fold_batch_norm import fold_batch_norm
 from svitkit.export.passes.fold_constants import fold_constants
+from svitkit.export.passes.hoist_means import hoist_means
 from svitkit.export.passes.merge_reshapes import merge_reshapes
 from svitkit.export.passes.name_layers import name_layers
 from svitkit.export.passes.name_neurons import name_neurons
+from svitkit.export.passes.order_sums import order_sums
 from svitkit.export.passes.place_constants import place_constants
+from svitkit.export.passes.quantize_layers import quantize_layers
 from svitkit.export.passes.remove_no_ops import remove_no_ops
 from svitkit.export.passes.remove_unused import remove_unused
 from svitkit.export.passes.replace_sequences import replace_sequences
@@ -39,9 +43,10 @@ from svitkit.manifest import LIFLayer, Mode, ModelMetadata, TensorSpec
 from svitkit.models.checkpoint import Checkpoint, checkpoint_sha256
 from svitkit.models.plan import plan_sha256
 from svitkit.onnx_check import check_model
-from svitkit.onnx_lif import IR_VERSION, LIF_DOMAIN, LIF_VERSION, ONNX_OPSET, lif_function
+from svitkit.onnx_lif import INT4_OPSET, IR_VERSION, LIF_DOMAIN, LIF_VERSION, ONNX_OPSET, lif_function
 
-PASSES: tuple[Callable[[ir.Model], None], ...] = (
+Pass = Callable[[ir.Model], None]
+FOLDING: tuple[Pass, ...] = (
     fold_constants,
     replace_sequences,
     fold_constants,
@@ -53,10 +58,9 @@ PASSES: tuple[Callable[[ir.Model], None], ...] = (
     drop_zero_biases,
     merge_reshapes,
     remove_no_ops,
-    place_constants,
-    remove_unused,
-    name_layers,
 )
+FINISHING: tuple[Pass, ...] = (place_constants, remove_unused, name_layers)
+PASSES: tuple[Pass, ...] = (*FOLDING, *FINISHING)
 
 
 def export_onnx(
@@ -85,7 +89,7 @@ def export_onnx(
         mode=mode,
     )
     model = translate(traced, mode=mode)
-    run_passes(model)
+    run_passes(model, passes_for(checkpoint))
     proto = to_proto(model)
     rates = {} if calibration is None else firing_rates(checkpoint.model, calibration)
     metadata = _describe(checkpoint, proto, traced, mode=mode, rates=rates)
@@ -127,14 +131,24 @@ def translate(traced: TracedNetwork, *, mode: Mode) -> ir.Model:
     return model
 
 
-def run_passes(model: ir.Model) -> None:
+def passes_for(checkpoint: Checkpoint) -> tuple[Pass, ...]:
+    """Returns the passes for a network: where it has integer weights, those that make integer products of them too."""
+    quantization = checkpoint.spec.quantization
+    if quantization is None:
+        return PASSES
+    to_integers = functools.partial(quantize_layers, weights=checkpoint.quantized, image=quantization.input)
+    functools.update_wrapper(to_integers, quantize_layers)
+    return (*FOLDING, hoist_means, to_integers, remove_unused, order_sums, merge_reshapes, remove_no_ops, *FINISHING)
+
+
+def run_passes(model: ir.Model, passes: tuple[Pass, ...] = PASSES) -> None:
     """Runs every pass in order.
 
     Raises:
         SvitError: a pass refuses the graph; the message names it and those before it.
     """
-    for index, rewrite in enumerate(PASSES):
-        done = ", ".join(step.__name__ for step in PASSES[:index]) or "none"
+    for index, rewrite in enumerate(passes):
+        done = ", ".join(step.__name__ for step in passes[:index]) or "none"
         try:
             rewrite(model)
         except SvitError as error:
@@ -162,11 +176,11 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     model.graph.doc_string = None
     proto = ir.to_proto(model)
     del proto.opset_import[:], proto.functions[:]
-    proto.opset_import.extend(
-        [onnx.helper.make_opsetid("", ONNX_OPSET), onnx.helper.make_opsetid(LIF_DOMAIN, LIF_VERSION)]
-    )
+    has_short_weights = any(tensor.data_type == onnx.TensorProto.INT4 for tensor in proto.graph.initializer)
+    opset = INT4_OPSET if has_short_weights else ONNX_OPSET
+    proto.opset_import.extend([onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid(LIF_DOMAIN, LIF_VERSION)])
     for overload in sorted({node.overload for node in proto.graph.node if node.domain == LIF_DOMAIN}):
-        proto.functions.append(lif_function(overload))
+        proto.functions.append(lif_function(overload, opset))
     return proto
 
 
@@ -200,7 +214,7 @@ def _describe(
         ),
         normalization=spec.normalization,
         class_names=spec.class_names,
-        parameter_bytes=float_initializer_bytes(proto),
+        parameter_bytes=parameter_initializer_bytes(proto),
         original_parameter_bytes=spec.original_parameter_bytes,
         checkpoint_sha256=checkpoint_sha256(checkpoint),
         plan_sha256=None if spec.plan is None else plan_sha256(spec.plan),
@@ -208,10 +222,10 @@ def _describe(
     )
 
 
-def float_initializer_bytes(proto: onnx.ModelProto) -> int:
-    """Returns the bytes of the float32 parameters in the file."""
-    floats = (tensor for tensor in proto.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT)
-    return sum(len(tensor.raw_data) for tensor in floats)
+def parameter_initializer_bytes(proto: onnx.ModelProto) -> int:
+    """Returns the bytes of the parameters in the file: float32, int8, and 4-bit integers two to a byte."""
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.INT4)
+    return sum(len(tensor.raw_data) for tensor in proto.graph.initializer if tensor.data_type in kinds)
 
 
 def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -18,6 +18,7 @@ from svitkit.errors import ConfigError, SvitError, UnsupportedError
 from svitkit.lif import LIFParams
 from svitkit.manifest import Mode
 from svitkit.models.neurons import lif_params, neuron_layers
+from svitkit.models.quantized import quantize_input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ class TracedModel(torch.nn.Module):
         swap = {id(node): TracedLIF(name, lif_params(node), self.tape) for name, node in nodes.items()}
         self.params = {name: lif_params(node) for name, node in nodes.items()}
         self.network = copy.deepcopy(model, swap).eval().requires_grad_(False)
+        quantize_input(self.network, None)  # the graph says it by an operator of its own
         self.timesteps, self.static_input, self.states = timesteps, static_input, states
 
     def forward(self, x: torch.Tensor, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -7,7 +7,7 @@ ignores operator domains and only warns when a model fails its check.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from svitkit.errors import UnsupportedError
 from svitkit.manifest import METADATA_KEY, ModelMetadata, from_json
 from svitkit.onnx_check import load_checked
 from svitkit.onnx_lif import LIF_OP, read_lif
+
+INT4_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Graph:
         inputs, outputs: name to static shape, in the file's order.
         constants: initializers and the values of Constant nodes.
         metadata: what the exporter recorded.
+        bits: how many bits a constant needs, where that is fewer than its type has: int8 weights of 4.
     """
 
     nodes: tuple[Node, ...]
@@ -48,6 +51,7 @@ class Graph:
     outputs: Mapping[str, tuple[int, ...]]
     constants: Mapping[str, NDArray[Any]]
     metadata: ModelMetadata
+    bits: Mapping[str, int] = field(default_factory=dict)
 
 
 def import_onnx(path: Path) -> Graph:
@@ -64,10 +68,15 @@ def import_onnx(path: Path) -> Graph:
     graph = model.graph
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = []
+    bits: dict[str, int] = {}
     for index, node in enumerate(graph.node):
         attributes = _attributes(node)
         if node.op_type == "Constant":
             constants[node.output[0]] = onnx.numpy_helper.to_array(attributes["value"])
+            continue
+        if node.op_type == "Cast" and node.input[0] in constants:
+            constants[node.output[0]] = constants.pop(node.input[0]).astype(np.int8)
+            bits[node.output[0]] = INT4_BITS
             continue
         name = node.name or f"{node.op_type}_{index}"
         nodes.append(Node(node.op_type, name, tuple(node.input), tuple(node.output), attributes))
@@ -77,6 +86,7 @@ def import_onnx(path: Path) -> Graph:
         {value.name: _shape(value) for value in graph.output},
         constants,
         from_json(properties[METADATA_KEY], ModelMetadata, source=f"the metadata of {path}"),
+        bits,
     )
 
 

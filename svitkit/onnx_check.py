@@ -20,24 +20,29 @@ from onnx import TensorProto
 from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.lif import LIFParams
 from svitkit.manifest import METADATA_KEY, ModelMetadata, from_json
-from svitkit.onnx_lif import IR_VERSION, LIF_DOMAIN, LIF_OP, LIF_VERSION, ONNX_OPSET, lif_function, read_lif
+from svitkit.onnx_integers import INTEGER_OPS, check_integer_nodes
+from svitkit.onnx_lif import INT4_OPSET, IR_VERSION, LIF_DOMAIN, LIF_OP, LIF_VERSION, ONNX_OPSET, lif_function, read_lif
 
 MAX_FILE_BYTES = 1 << 30
 MAX_TENSOR_BYTES = 1 << 30
 ALLOWED_OPS = frozenset(
     {"Add", "AveragePool", "Concat", "Constant", "Conv", "Div", "Expand", "Flatten", "Gemm", "MatMul", "MaxPool", "Mul"}
     | {"ReduceMean", "ReduceSum", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+    | INTEGER_OPS
 )
-_ITEM_BYTES: dict[int, int] = {
-    TensorProto.FLOAT: 4,
-    TensorProto.INT64: 8,
-    TensorProto.INT32: 4,
-    TensorProto.INT8: 1,
-    TensorProto.UINT8: 1,
-    TensorProto.BOOL: 1,
+_ITEM_BITS: dict[int, int] = {
+    TensorProto.FLOAT: 32,
+    TensorProto.INT64: 64,
+    TensorProto.INT32: 32,
+    TensorProto.INT8: 8,
+    TensorProto.UINT8: 8,
+    TensorProto.INT4: 4,
+    TensorProto.BOOL: 8,
 }
 _REQUIRED_ATTRIBUTES = {
     "Conv": {"kernel_shape", "strides", "pads", "dilations", "group"},
+    "ConvInteger": {"kernel_shape", "strides", "pads", "dilations", "group"},
+    "Cast": {"to"},
     "MaxPool": {"kernel_shape", "strides", "pads", "dilations"},
     "AveragePool": {"kernel_shape", "strides", "pads"},
     "Transpose": {"perm"},
@@ -84,6 +89,7 @@ def check_model(model: onnx.ModelProto, *, source: str) -> None:
     _check_functions(model, source)
     for node in model.graph.node:
         _check_node_shapes(node, shapes, source)
+    check_integer_nodes(model.graph, source)
     _run_onnx_checker(model, source)
 
 
@@ -119,13 +125,14 @@ def _as_float32(params: LIFParams) -> tuple[float | None, ...]:
 def _check_versions(model: onnx.ModelProto, source: str) -> None:
     if model.ir_version > IR_VERSION:
         raise UnsupportedError(f"{source} has ONNX IR version {model.ir_version}, wanted at most {IR_VERSION}.")
-    known = {"": ONNX_OPSET, LIF_DOMAIN: LIF_VERSION}
+    known = {"": (ONNX_OPSET, INT4_OPSET), LIF_DOMAIN: (LIF_VERSION,)}
     for entry in model.opset_import:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
-        if known.get(domain) != entry.version:
+        if entry.version not in known.get(domain, ()):
             raise UnsupportedError(
                 f"{source} uses version {entry.version} of the operators '{domain or 'ai.onnx'}', "
-                f"known: ai.onnx {ONNX_OPSET} and {LIF_DOMAIN} {LIF_VERSION}. Write it again with 'svitkit export'."
+                f"known: ai.onnx {ONNX_OPSET} and {INT4_OPSET}, {LIF_DOMAIN} {LIF_VERSION}. "
+                f"Write it again with 'svitkit export'."
             )
     if model.training_info:
         raise UnsupportedError(f"{source} carries training graphs; svitkit reads inference graphs only.")
@@ -138,11 +145,15 @@ def _declared_shapes(graph: onnx.GraphProto, source: str) -> dict[str, Shape]:
         fixed = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value") and dim.dim_value > 0]
         if not known or not tensor.HasField("shape") or len(fixed) != len(tensor.shape.dim):
             raise UnsupportedError(f"{source}: value '{value.name}' has no static shape. Export it with fixed sizes.")
-        if tensor.elem_type not in _ITEM_BYTES:
+        if tensor.elem_type not in _ITEM_BITS:
             raise UnsupportedError(f"{source}: value '{value.name}' has element type {_type_name(tensor.elem_type)}.")
-        _check_size(value.name, math.prod(fixed) * _ITEM_BYTES[tensor.elem_type], source)
+        _check_size(value.name, _tensor_bytes(fixed, tensor.elem_type), source)
         shapes[value.name] = tuple(fixed)
     return shapes
+
+
+def _tensor_bytes(extents: Iterable[int], kind: int) -> int:
+    return -(-math.prod(extents) * _ITEM_BITS[kind] // 8)
 
 
 def _check_size(name: str, size: int, source: str) -> None:
@@ -156,11 +167,11 @@ def _check_tensor(tensor: TensorProto, source: str) -> None:
             f"{source}: tensor '{tensor.name}' lies in another file; svitkit reads self-contained files only. "
             f"Save the model without external data."
         )
-    if tensor.data_type not in _ITEM_BYTES or tensor.HasField("segment"):
+    if tensor.data_type not in _ITEM_BITS or tensor.HasField("segment"):
         raise UnsupportedError(f"{source}: tensor '{tensor.name}' has element type {_type_name(tensor.data_type)}.")
     if any(extent < 0 for extent in tensor.dims):
         raise ConfigError(f"{source}: tensor '{tensor.name}' has a negative extent.")
-    wanted = math.prod(tensor.dims) * _ITEM_BYTES[tensor.data_type]
+    wanted = _tensor_bytes(tensor.dims, tensor.data_type)
     _check_size(tensor.name, wanted, source)
     if len(tensor.raw_data) != wanted:
         raise ConfigError(
@@ -204,11 +215,12 @@ def _refuse_operator(where: str, got: str) -> NoReturn:
 
 def _check_functions(model: onnx.ModelProto, source: str) -> None:
     used = {node.overload for node in model.graph.node if node.domain == LIF_DOMAIN}
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), ONNX_OPSET)
     for function in model.functions:
         name = f"{function.domain}::{function.name}"
         if name != f"{LIF_DOMAIN}::{LIF_OP}":
             raise UnsupportedError(f"{source} brings the function {name}; only {LIF_DOMAIN}::{LIF_OP} is accepted.")
-        if _bytes(function) != _bytes(lif_function(function.overload)):
+        if _bytes(function) != _bytes(lif_function(function.overload, opset)):
             raise UnsupportedError(f"{source}: the body of {name} '{function.overload}' is not the one svitkit writes.")
     given = [function.overload for function in model.functions]
     if sorted(given) != sorted(used):

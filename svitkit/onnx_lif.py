@@ -23,6 +23,8 @@ LIF_DOMAIN = "ai.svitkit"
 LIF_VERSION = 1
 LIF_OP = "LIF"
 ONNX_OPSET = 18
+INT4_OPSET = 21
+"""Version of the standard operators in files with 4-bit weights, the first that can cast them."""
 IR_VERSION = 10
 
 _REQUIRED = {
@@ -84,13 +86,13 @@ def lif_attributes(params: LIFParams) -> dict[str, float | int]:
 
 
 @functools.cache
-def _functions() -> dict[str, onnx.FunctionProto]:
+def _functions(opset: int) -> dict[str, onnx.FunctionProto]:
     functions = {}
     for hard in (True, False):
         for decay in (True, False):
             text = _TEMPLATE.format(
                 domain=LIF_DOMAIN,
-                opset=ONNX_OPSET,
+                opset=opset,
                 name=LIF_OP,
                 attributes=", ".join(["tau", "v_threshold", "decay_input"] + ["v_reset"] * hard),
                 v_rest=_REST[hard],
@@ -103,13 +105,13 @@ def _functions() -> dict[str, onnx.FunctionProto]:
     return functions
 
 
-def lif_function(overload: str) -> onnx.FunctionProto:
-    """Returns a fresh copy of the function body for one overload.
+def lif_function(overload: str, opset: int = ONNX_OPSET) -> onnx.FunctionProto:
+    """Returns a fresh copy of the function body for one overload, in a file of that version of the standard operators.
 
     Raises:
         UnsupportedError: there is no such overload.
     """
-    functions = _functions()
+    functions = _functions(opset)
     if overload not in functions:
         raise UnsupportedError(
             f"{LIF_DOMAIN}::{LIF_OP} has no overload '{overload}'. Known: {', '.join(sorted(functions))}. "

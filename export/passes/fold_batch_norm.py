@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from svitkit.errors import UnsupportedError
 
 Floats = NDArray[np.float64]
+CHANNEL_FACTOR = "channel_factor"
+"""Key of a node's notes: (outputs,) float64, by which the layer's output channels were multiplied."""
 
 
 def fold_batch_norm(model: ir.Model) -> None:
@@ -124,7 +126,7 @@ def _fold(graph: ir.Graph, layer: ir.Node, scale: Floats, shift: Floats) -> None
 
 
 def _scale_weight(graph: ir.Graph, layer: ir.Node, scale: Floats) -> str:
-    """Multiplies a layer's output channels and returns the name of its module."""
+    """Multiplies a layer's output channels, notes the factor, and returns the name of its module."""
     weight = layer.inputs[1]
     if weight is None:
         raise UnsupportedError(f"{layer.op_type} {layer.name} has no weight.")
@@ -133,6 +135,7 @@ def _scale_weight(graph: ir.Graph, layer: ir.Node, scale: Floats) -> str:
     factors = scale if columns else scale.reshape(-1, *[1] * (old.ndim - 1))
     name = weight.name or "layer.weight"
     layer.replace_input_with(1, parameter(graph, old * factors, name, replaces=weight))
+    layer.meta[CHANNEL_FACTOR] = layer.meta.get(CHANNEL_FACTOR, 1.0) * scale
     return name.removesuffix(".transpose").removesuffix(".weight")
 
 
@@ -179,6 +182,18 @@ def parameter(graph: ir.Graph, content: Floats, name: str, *, replaces: ir.Value
         graph: receives it.
         content: its value.
         name: its name; numbered if another value has it.
+        replaces: as for :func:`initializer`.
+    """
+    return initializer(graph, ir.tensor(content.astype(np.float32)), name, replaces=replaces)
+
+
+def initializer(graph: ir.Graph, tensor: ir.TensorProtocol, name: str, *, replaces: ir.Value | None = None) -> ir.Value:
+    """Registers an initializer.
+
+    Args:
+        graph: receives it.
+        tensor: its value.
+        name: its name; numbered if another value has it.
         replaces: the initializer whose last reader moves to the new one; it then leaves the graph and its name is free.
     """
     if replaces is not None and replaces.is_initializer() and len(replaces.uses()) <= 1 and replaces.name is not None:
@@ -186,7 +201,8 @@ def parameter(graph: ir.Graph, content: Floats, name: str, *, replaces: ir.Value
     free, number = name, 1
     while free in graph.initializers:
         free, number = f"{name}.{number}", number + 1
-    value = ir.val(free, const_value=ir.tensor(content.astype(np.float32), name=free))
+    tensor.name = free
+    value = ir.val(free, const_value=tensor)
     graph.initializers.add(value)
     return value
 

@@ -14,10 +14,15 @@ def name_layers(model: ir.Model) -> None:
     """
     taken = {node.name for node in model.graph}
     for node in model.graph:
-        weight = node.inputs[1] if node.domain == "" and node.op_type in _LAYERS else None
-        if weight is None or not weight.is_initializer() or weight.name is None:
-            continue
-        name = weight.name.removesuffix(".transpose").removesuffix(".weight")
-        if name not in taken:
+        name = layer_name(node) if node.domain == "" and node.op_type in _LAYERS else None
+        if name is not None and name not in taken:
             taken.add(name)
             node.name = name
+
+
+def layer_name(node: ir.Node) -> str | None:
+    """Returns the name of the module whose weight a node multiplies by; None if that is no parameter."""
+    weight = node.inputs[1]
+    if weight is None or not weight.is_initializer() or weight.name is None:
+        return None
+    return weight.name.removesuffix(".transpose").removesuffix(".weight")

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from svitkit.compress.groups import find_groups
-from svitkit.export.pipeline import export_onnx, float_initializer_bytes
+from svitkit.export.pipeline import export_onnx, parameter_initializer_bytes
 from svitkit.export.verify import verify
 from svitkit.models.checkpoint import Checkpoint
 from svitkit.models.neurons import neuron_layers
@@ -42,7 +42,7 @@ def test_a_pruned_network_exports_dense_and_smaller(
     metadata = export_onnx(pruned, path)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
-    assert float_initializer_bytes(model) == pruned.parameter_bytes() == metadata.parameter_bytes
+    assert parameter_initializer_bytes(model) == pruned.parameter_bytes() == metadata.parameter_bytes
     assert pruned.parameter_bytes() < 0.9 * original.parameter_bytes()
     neurons = sorted(node.name for node in model.graph.node if node.op_type == "LIF")
     assert neurons == sorted(neuron_layers(pruned.model))
