@@ -77,11 +77,9 @@ def write_files(network: BenchNetwork, work: Path, *, threads: int) -> Files:
 
 def svitkit_fp32(files: Files) -> Runtime:
     """Builds the bundle for this machine and loads it."""
-    if files.threads != 1:
-        raise UnavailableError("a bundle runs on one thread")
     bundle = files.work / "bundle"
     build_bundle(files.onnx, load_board("host"), bundle, golden=files.inputs)
-    return Session(bundle).run
+    return Session(bundle, threads=files.threads).run
 
 
 def svitkit_integer(files: Files, method: str) -> Runtime:

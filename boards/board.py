@@ -23,6 +23,8 @@ from svitkit.manifest import from_json
 BOARDS_FOLDER = Path(__file__).resolve().parent
 CPUS_FILE = BOARDS_FOLDER / "cpus.toml"
 GLIBC_FLOOR = "2.27"
+# Of one inference. At batch 1 more threads would wait for each other longer than they compute.
+MOST_THREADS = 8
 STRICT = ConfigDict(extra="forbid", strict=True)
 Transport = Literal["local", "qemu", "ssh"]
 
@@ -50,7 +52,8 @@ class BoardFile:
         title: the board's name for people.
         transport: how programs are run on it.
         cpu: a model of cpus.toml; None for the machine that svitkit runs on.
-        cores: CPU cores; None where programs run on the cores of the machine that svitkit runs on.
+        cores: CPU cores, big and little; None where programs run on the cores of the machine that svitkit runs on.
+        big_cores: cores of the named model where the others are slower; None where all are the same.
         memory_bytes: RAM of the smallest variant; None in the same case.
         qemu_cpu: CPU model of qemu-aarch64; set with the transport ``qemu`` and only there.
         clock_mhz: highest clock of the (fastest) cores.
@@ -66,6 +69,7 @@ class BoardFile:
     transport: Transport
     cpu: str | None = None
     cores: PositiveInt | None = None
+    big_cores: PositiveInt | None = None
     memory_bytes: PositiveInt | None = None
     qemu_cpu: str | None = None
     clock_mhz: PositiveInt | None = None
@@ -124,6 +128,11 @@ class Board:
     def emulated(self) -> bool:
         """Whether programs run under an emulator: their results count, their speed says nothing about a board."""
         return self.transport == "qemu"
+
+    @property
+    def threads(self) -> int:
+        """Threads that an inference runs on if nothing else is said: one for each (big) core, one under an emulator."""
+        return 1 if self.emulated else min(self.facts.big_cores or self.cores, MOST_THREADS)
 
     @property
     def zig_target(self) -> str:

@@ -37,6 +37,8 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "svit_output": (Tensor, (_POINTER,)),
     "svit_reset": (_STATUS, (_POINTER,)),
     "svit_step": (_STATUS, (_POINTER, _POINTER, _SIZE, _POINTER, _SIZE)),
+    "svit_max_threads": (_SIZE, (_POINTER,)),
+    "svit_set_threads": (_STATUS, (_POINTER, _SIZE)),
     "svit_tap_count": (_SIZE, (_POINTER,)),
     "svit_tap_at": (_STATUS, (_POINTER, _SIZE, ctypes.POINTER(Tap))),
     "svit_set_tap_callback": (_STATUS, (_POINTER, TapCallback, ctypes.c_void_p)),

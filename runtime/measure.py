@@ -66,6 +66,7 @@ def bench(
     repeat: int = 50,
     min_time_s: float = 1.0,
     timeout_s: float = 600.0,
+    threads: int | None = None,
     profile: bool = False,
     progress: Progress | None = None,
 ) -> BenchRecord:
@@ -80,6 +81,7 @@ def bench(
         repeat: least number of samples; an emulated board takes at most 10.
         min_time_s: least time that the samples add up to; not on an emulated board.
         timeout_s: longest time for one run of the program on the board.
+        threads: threads that share the work of an inference; the board's own number if None.
         profile: whether every kernel call is timed as well, in inferences that are no samples.
         progress: called with the stage's name and the share of it that is done (0..1).
 
@@ -105,6 +107,7 @@ def bench(
             classes=manifest.model.output.shape[-1],
             work=Path(work),
             timeout_s=timeout_s,
+            threads=threads or board.threads,
         )
         notify("golden check", 0.0)
         golden, rates = check_golden(runner, bundle, manifest)
@@ -205,6 +208,7 @@ def assemble(
         bundle_sha256=sha256(bundle / MANIFEST_NAME),
         bundle_bytes=(bundle / MANIFEST_NAME).stat().st_size + sum(entry.size for entry in manifest.files.values()),
         cpu_features=report.cpu_features,
+        threads=report.threads,
         warmup=warmup,
         attempts=timing.attempts,
         load_ns=report.load_ns,

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from svitkit.boards.board import Board
+from svitkit.boards.board import MOST_THREADS, Board
 from svitkit.runtime.import_onnx import Graph, import_onnx
 from svitkit.runtime.lowering.rules import lower
 from svitkit.runtime.memory import plan_memory
 from svitkit.runtime.program import MemoryPlan, Program
 from svitkit.runtime.toolchain import shared_linker
 
-# More threads would wait for each other longer than they compute, at batch 1; memory for each part grows with them.
-MOST_THREADS = 8
 WIDE_VECTOR_CPUS = {"x86-64-v4"}
 
 

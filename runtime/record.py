@@ -139,6 +139,7 @@ class BenchRecord:
         bundle_sha256: of the manifest, which names every other file.
         bundle_bytes: bytes of all files of the bundle.
         cpu_features: CPU features that the running program found.
+        threads: threads that shared the work of an inference.
         warmup: runs before the samples.
         attempts: timed runs until one was stable; the last one is recorded.
         load_ns, first_ns: loading the bundle and the first inference, which are no samples.
@@ -164,6 +165,7 @@ class BenchRecord:
     bundle_sha256: str
     bundle_bytes: int
     cpu_features: tuple[str, ...]
+    threads: int
     warmup: int
     attempts: int
     load_ns: int

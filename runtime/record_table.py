@@ -62,7 +62,8 @@ def _latency_rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
     percentiles = {"p50": latency.p50, "p90": latency.p90, "p95": latency.p95, "p99": latency.p99}
     known = [f"{name} {value:.3f}" for name, value in percentiles.items() if value is not None]
     figures = ", ".join([*known, f"min {latency.min:.3f}", f"max {latency.max:.3f}"])
-    yield f"latency, T={record.timesteps}", f"{figures} ms, {latency.count} samples{mark}"
+    threads = "1 thread" if record.threads == 1 else f"{record.threads} threads"
+    yield f"latency, T={record.timesteps}", f"{figures} ms, {latency.count} samples on {threads}{mark}"
     yield "load, first inference", f"{record.load_ns / 1e6:.2f} ms, {record.first_ns / 1e6:.2f} ms{mark}"
 
 

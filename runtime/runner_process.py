@@ -60,6 +60,7 @@ class RunnerReport:
         weights_resident_bytes: of the mapped weights, whole pages.
         weights_bytes, state_bytes, workspace_bytes: the static memory plan.
         cpu_features: CPU features by their names in /proc/cpuinfo, as the kernel told the program.
+        threads: threads that shared the work.
         accuracy_samples: number of inputs that were run.
         profile: cost of every kernel call in the order of execution, if it was asked for.
         profile_overhead_ns: what the clock adds to every call of the profile.
@@ -78,6 +79,7 @@ class RunnerReport:
     state_bytes: int
     workspace_bytes: int
     cpu_features: tuple[str, ...]
+    threads: int
     accuracy_samples: int | None = None
     profile: tuple[LayerTime, ...] | None = None
     profile_overhead_ns: float | None = None
@@ -96,6 +98,7 @@ class Runner:
         classes: number of logits.
         work: a directory of this machine for inputs and outputs.
         timeout_s: longest time for one run.
+        threads: threads that share the work.
     """
 
     transport: Transport
@@ -105,6 +108,7 @@ class Runner:
     classes: int
     work: Path
     timeout_s: float
+    threads: int = 1
 
     def infer(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Runs the network on inputs, each from reset states.
@@ -177,7 +181,8 @@ class Runner:
     def _run(self, arguments: Sequence[str]) -> RunnerReport:
         program = str(PurePosixPath(self.bundle) / RUNNER_NAME)
         mode = ["--mode", self.mode, *(["--timesteps", str(self.timesteps)] if self.mode == "step" else [])]
-        completed = self.transport.run([program, self.bundle, *mode, *arguments], self.timeout_s)
+        threads = ["--threads", str(self.threads)]
+        completed = self.transport.run([program, self.bundle, *mode, *threads, *arguments], self.timeout_s)
         check_end(completed)
         return parse_report(completed.stdout)
 

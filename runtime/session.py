@@ -59,19 +59,21 @@ class Session:
 
     Args:
         bundle: the bundle directory, built for this machine's architecture.
+        threads: threads that share the work of an inference, this one counted; more than CPUs are slower.
 
     Raises:
-        ConfigError: no bundle, built for another architecture, or libsvit cannot load it.
+        ConfigError: no bundle, built for another architecture or for fewer threads, or libsvit cannot load it.
         VerificationError: a file differs from the manifest. Nothing was loaded then.
     """
 
-    def __init__(self, bundle: Path) -> None:
+    def __init__(self, bundle: Path, *, threads: int = 1) -> None:
         self._handle: int | None = None
         self.manifest = read_manifest(bundle)
         _check_machine(bundle, self.manifest)
         check_files(bundle, self.manifest)
         self._library = load_library(bundle / "libsvit.so")
         self._handle = self._load(bundle)
+        self._set_threads(threads)
         model = self.manifest.model
         self._check_tensor("input", model.input.shape, model.input.dtype)
         self._check_tensor("output", model.output.shape, model.output.dtype)
@@ -191,6 +193,15 @@ class Session:
         if status != 0 or handle.value is None:
             raise ConfigError(f"{bundle} cannot be loaded: {error.value.decode(errors='replace')}. Build it again.")
         return handle.value
+
+    def _set_threads(self, threads: int) -> None:
+        most = self._library.svit_max_threads(self._open_handle())
+        if not 1 <= threads <= most:
+            raise ConfigError(
+                f"threads={threads}, the bundle was built for 1 to {most}. Choose one of these, or build for a board "
+                "with more cores."
+            )
+        self._check_status(self._library.svit_set_threads(self._open_handle(), threads))
 
     def _check_tensor(self, which: str, shape: tuple[int, ...], dtype: str) -> None:
         tensor: Tensor = getattr(self._library, f"svit_{which}")(self._open_handle())

@@ -37,6 +37,7 @@ class DeployOptions:
 
     Attributes:
         limit: images at most, of every split; None for all in the search and 1000 on the board.
+        threads: threads of an inference on the board; the board's own number if None.
     """
 
     method: str = "primesvt"
@@ -46,6 +47,7 @@ class DeployOptions:
     bn_recalibration: int = 0
     seed: int = 0
     limit: int | None = None
+    threads: int | None = None
     resume: bool = False
 
 
@@ -156,7 +158,7 @@ def deploy(
     manifest = build_proven(out / ONNX, board, out / BUNDLE, dataset)
     advance("build", 1)
     images = options.limit or BOARD_IMAGES
-    record = bench(out / BUNDLE, board, dataset=dataset, limit=images, progress=advance)
+    record = bench(out / BUNDLE, board, dataset=dataset, limit=images, threads=options.threads, progress=advance)
     write_record(out / RECORD, record)
     before = _test_accuracy(checkpoint, dataset, images)
     return _summary(name, small, manifest, record, accuracy_before=before, out=out), record

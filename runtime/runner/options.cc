@@ -22,6 +22,7 @@ const char* const kUsage =
     "  --warmup W         inferences before the timed ones (default 10)\n"
     "  --repeat R         timed inferences (default 100, at most 100000), cycling through the inputs\n"
     "  --min-time-s S     goes on with timed inferences, up to 100000, until S seconds have passed (default 0)\n"
+    "  --threads N        threads that share the work (default 1), at most the CPUs that the program may use\n"
     "  --profile          then runs as many inferences again, at most 1000, and times every kernel call of them\n"
     "  --version, --help\n"
     "\n"
@@ -32,6 +33,7 @@ namespace {
 constexpr std::uint64_t kMaxCount = 1000000000;
 constexpr std::uint64_t kMaxTimesteps = 100000;
 constexpr std::uint64_t kMaxRepeat = 100000;
+constexpr std::uint64_t kMaxThreads = 1000000;
 constexpr double kMaxSeconds = 86400;
 
 std::uint64_t whole(std::string_view name, std::string_view text, std::uint64_t lowest, std::uint64_t highest) {
@@ -74,6 +76,8 @@ struct Parsing {
       options.warmup = whole(name, text, 0, kMaxCount);
     } else if (name == "--repeat") {
       options.repeat = whole(name, text, 0, kMaxRepeat);
+    } else if (name == "--threads") {
+      options.threads = whole(name, text, 1, kMaxThreads);
     } else if (name == "--min-time-s") {
       options.min_time_s = seconds(name, text);
     } else {

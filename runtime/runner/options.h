@@ -26,6 +26,7 @@ struct Options {
   std::uint64_t warmup = 10;    // inferences
   std::uint64_t repeat = 100;   // timed inferences at least
   double min_time_s = 0;        // the timed part goes on until this time has passed
+  std::uint64_t threads = 1;
   bool profile = false;         // time every kernel call, after the timed part
   bool wants_help = false;
   bool wants_version = false;

@@ -1,5 +1,7 @@
 #include "process.h"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -91,6 +93,14 @@ std::optional<std::uint64_t> read_resident_bytes(std::string_view file_name) {
     }
   });
   return bytes;
+}
+
+std::size_t count_usable_cpus() {
+  constexpr int kMaxCpus = 8192;  // the most that a kernel can be configured for
+  const std::size_t bytes = CPU_ALLOC_SIZE(kMaxCpus);
+  const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(CPU_ALLOC(kMaxCpus), [](cpu_set_t* s) { CPU_FREE(s); });
+  if (!set || sched_getaffinity(0, bytes, set.get()) != 0) return 1;
+  return static_cast<std::size_t>(std::max(1, CPU_COUNT_S(bytes, set.get())));
 }
 
 std::vector<std::string> read_cpu_features() {

@@ -2,6 +2,7 @@
 #ifndef SVIT_PROCESS_H_
 #define SVIT_PROCESS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -24,6 +25,9 @@ std::optional<std::uint64_t> read_resident_bytes();
 
 // The same of the files of that name that this process has mapped.
 std::optional<std::uint64_t> read_resident_bytes(std::string_view file_name);
+
+// CPUs that this process may run on, at least 1.
+std::size_t count_usable_cpus();
 
 // Names as in /proc/cpuinfo ("Features" on Arm, "flags" on x86), those that this process may use.
 std::vector<std::string> read_cpu_features();

@@ -14,6 +14,7 @@ namespace svit {
 namespace {
 
 constexpr std::size_t kMaxProgramBytes = 16u << 20;
+constexpr std::size_t kReasonBytes = 1024;  // see kernel_error.c
 
 std::string read_text(const std::string& path) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), [](std::FILE* f) {
@@ -97,6 +98,7 @@ void Session::prepare_calls() {
   calls_.reserve(program_.calls.size());
   for (const Call& call : program_.calls) {
     PreparedCall prepared{};
+    prepared.is_split = call.is_split;
     prepared.kernel = reinterpret_cast<TVMFFISafeCallType>(library_.symbol("__tvm_ffi_" + call.symbol));
     if (!prepared.kernel) {
       throw Error("program.txt line " + std::to_string(call.line) + ": model.so has no kernel '" + call.symbol + "'");
@@ -121,6 +123,13 @@ void Session::reset() {
   }
 }
 
+void Session::set_threads(std::size_t threads) {
+  pool_.reset();
+  failures_.assign(threads, {});
+  for (std::string& failure : failures_) failure.reserve(kReasonBytes);
+  if (threads > 1) pool_ = std::make_unique<Pool>(threads);
+}
+
 void Session::step(const void* input, void* output) {
   std::memcpy(address(program_.input), input, program_.tensors[program_.input].bytes);
   is_profiled_ ? play<true>() : play<false>();
@@ -131,12 +140,10 @@ void Session::step(const void* input, void* output) {
 // per call: a call's end is the next one's start.
 template <bool kProfiled>
 void Session::play() {
+  const Pool::Shift shift(pool_.get());
   std::uint64_t start = kProfiled ? now_ns() : 0;
   for (std::size_t i = 0; i < calls_.size(); ++i) {
-    const PreparedCall& call = calls_[i];
-    TVMFFIAny result{};  // kTVMFFINone
-    const auto count = static_cast<std::int32_t>(call.arguments.size());
-    if (call.kernel(nullptr, call.arguments.data(), count, &result) != 0) fail(i);
+    make(i);
     if constexpr (kProfiled) {
       const std::uint64_t stop = now_ns();
       costs_[i].total_ns += stop - start;
@@ -148,6 +155,44 @@ void Session::play() {
       if constexpr (kProfiled) start = now_ns();
     }
   }
+}
+
+void Session::make(std::size_t i) {
+  const PreparedCall& call = calls_[i];
+  if (!pool_ || !call.is_split) {
+    TVMFFIAny result{};  // kTVMFFINone
+    const auto count = static_cast<std::int32_t>(call.arguments.size());
+    if (call.kernel(nullptr, call.arguments.data(), count, &result) != 0) fail(i, reason());
+    return;
+  }
+  SplitCall split{this, &call};
+  pool_->run(&Session::make_part, &split);
+  for (std::string& failure : failures_) {
+    if (failure.empty()) continue;
+    const std::string why = failure;
+    for (std::string& other : failures_) other.clear();
+    fail(i, why.c_str());
+  }
+}
+
+// In the thread that computes the part: a kernel keeps its error there.
+void Session::make_part(void* split_call, std::size_t part) {
+  const SplitCall& split = *static_cast<SplitCall*>(split_call);
+  Session& session = *split.session;
+  const std::vector<TVMFFIAny>& prepared = split.call->arguments;
+  TVMFFIAny arguments[kMaxArguments + 2];
+  std::copy(prepared.begin(), prepared.end(), arguments);
+  arguments[prepared.size() - 2].v_int64 = static_cast<std::int64_t>(part);
+  arguments[prepared.size() - 1].v_int64 = static_cast<std::int64_t>(session.pool_->threads());
+  TVMFFIAny result{};
+  const auto count = static_cast<std::int32_t>(prepared.size());
+  if (split.call->kernel(nullptr, arguments, count, &result) != 0) session.failures_[part] = session.reason();
+}
+
+// Of this thread's last failed kernel.
+const char* Session::reason() const {
+  const char* reason = kernel_error_();
+  return *reason ? reason : "it gave no reason";
 }
 
 void Session::set_tap_callback(svit_tap_callback callback, void* user) {
@@ -167,11 +212,9 @@ void Session::show_taps(std::size_t call) const {
   }
 }
 
-void Session::fail(std::size_t call) const {
+void Session::fail(std::size_t call, const char* why) const {
   const Call& failed = program_.calls[call];
-  const char* reason = kernel_error_();
-  throw Error("kernel '" + failed.symbol + "' of layer '" + failed.layer + "' failed: " +
-              (*reason ? reason : "it gave no reason"));
+  throw Error("kernel '" + failed.symbol + "' of layer '" + failed.layer + "' failed: " + why);
 }
 
 }  // namespace svit

@@ -3,12 +3,14 @@
 #define SVIT_SESSION_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include <tvm/ffi/c_api.h>
 
 #include "mapping.h"
+#include "pool.h"
 #include "program.h"
 #include "svit.h"
 
@@ -42,6 +44,8 @@ class Session {
 
   const Program& program() const { return program_; }
   void reset();
+  // Throws Error if the threads cannot be started; then there is one.
+  void set_threads(std::size_t threads);
   // Copies the input tensor in, makes every call, copies the output tensor out. Throws Error if a kernel fails.
   void step(const void* input, void* output);
   void set_tap_callback(svit_tap_callback callback, void* user);
@@ -51,7 +55,12 @@ class Session {
  private:
   struct PreparedCall {
     TVMFFISafeCallType kernel;
-    std::vector<TVMFFIAny> arguments;
+    bool is_split;
+    std::vector<TVMFFIAny> arguments;  // tensors, then part 0 of 1
+  };
+  struct SplitCall {
+    Session* session;
+    const PreparedCall* call;
   };
 
   unsigned char* address(std::size_t tensor) const;
@@ -59,8 +68,11 @@ class Session {
   void prepare_calls();
   template <bool kProfiled>
   void play();
+  void make(std::size_t call);
+  static void make_part(void* split_call, std::size_t part);
+  const char* reason() const;
   void show_taps(std::size_t call) const;
-  [[noreturn]] void fail(std::size_t call) const;
+  [[noreturn]] void fail(std::size_t call, const char* why) const;
 
   Program program_;
   Library library_;
@@ -72,6 +84,8 @@ class Session {
   bool is_profiled_ = false;
   svit_tap_callback callback_ = nullptr;
   void* user_ = nullptr;
+  std::vector<std::string> failures_;  // of the parts of a call, "" where there was none; room for a reason each
+  std::unique_ptr<Pool> pool_;         // none: one thread. Goes first, as its threads use all the rest.
 };
 
 }  // namespace svit

@@ -126,6 +126,17 @@ svit_status svit_step(svit_session* session, const void* input, size_t input_byt
   return guarded(session, [&] { session->session.step(input, output); });
 }
 
+size_t svit_max_threads(const svit_session* session) { return session ? session->session.program().threads : 0; }
+
+svit_status svit_set_threads(svit_session* session, size_t threads) {
+  if (!session) return SVIT_BAD_ARGUMENT;
+  const std::size_t most = svit_max_threads(session);
+  if (threads >= 1 && threads <= most) return guarded(session, [&] { session->session.set_threads(threads); });
+  char text[160];
+  std::snprintf(text, sizeof text, "%zu threads are wanted, the bundle was built for 1 to %zu", threads, most);
+  return refuse(session, SVIT_BAD_ARGUMENT, text);
+}
+
 size_t svit_tap_count(const svit_session* session) { return session ? session->session.program().taps.size() : 0; }
 
 svit_status svit_tap_at(svit_session* session, size_t index, svit_tap* tap) {

@@ -7,8 +7,9 @@
  *   svit_run(session, image, svit_input(session).bytes, logits, svit_output(session).bytes);
  *   svit_free(session);
  *
- * Threads: a session belongs to one thread at a time; different sessions may run in different threads at once.
- * Memory: everything is allocated by svit_load. No other function allocates, except to word an error.
+ * Threads: a session belongs to one thread at a time; different sessions may run in different threads at once. A session
+ * may have threads of its own to help with the work, see svit_set_threads.
+ * Memory: everything is allocated by svit_load and svit_set_threads. No other function allocates, except to word an error.
  * Errors: a function that returns svit_status gives SVIT_OK (0) or says why not in svit_last_error.
  */
 #ifndef SVIT_H_
@@ -116,6 +117,18 @@ SVIT_API svit_status svit_run(svit_session* session, const void* input, size_t i
 /* Runs the network once and keeps the states: one time step of a network that was exported in step mode. */
 SVIT_API svit_status svit_step(svit_session* session, const void* input, size_t input_bytes, void* output,
                                size_t output_bytes);
+
+/* Returns the most threads that the bundle was built for; 0 if the session is NULL. */
+SVIT_API size_t svit_max_threads(const svit_session* session);
+
+/*
+ * Has later runs and steps use `threads` threads: the one that calls, and threads - 1 of the session's own. These wait
+ * awake during a run, and sleep a moment after it. Results do not depend on the number of threads.
+ *   threads   1 <= threads <= svit_max_threads(session); 1, as after svit_load, ends the session's own threads. More than
+ *             the CPUs that the process may use are no error here, and slower.
+ * SVIT_RUN_FAILED if the system starts no more threads; the session then goes on with one.
+ */
+SVIT_API svit_status svit_set_threads(svit_session* session, size_t threads);
 
 /* Returns the number of layers that can be watched; 0 if the session is NULL. */
 SVIT_API size_t svit_tap_count(const svit_session* session);

@@ -56,6 +56,15 @@ SessionPointer load(const std::string& bundle) {
   return SessionPointer(session);
 }
 
+void set_threads(svit_session* session, std::uint64_t threads) {
+  const std::size_t cpus = count_usable_cpus();
+  if (threads > cpus) {
+    throw Error("--threads " + std::to_string(threads) + ": this process may use " + std::to_string(cpus) +
+                (cpus == 1 ? " CPU" : " CPUs") + ", and more threads than CPUs only wait for each other");
+  }
+  if (svit_set_threads(session, threads) != SVIT_OK) throw Error(svit_last_error(session));
+}
+
 struct Timing {
   std::uint64_t load_ns = 0;
   std::uint64_t first_ns = 0;
@@ -170,6 +179,7 @@ void print_report(const svit_session* session, const Options& options, const Rep
   json += ",\"first_ns\":" + std::to_string(report.timing.first_ns) + ",\"samples_ns\":";
   json += json_array(report.timing.samples_ns, [](std::uint64_t sample) { return std::to_string(sample); });
   if (!options.output.empty()) json += ",\"accuracy_samples\":" + std::to_string(options.count);
+  json += ",\"threads\":" + std::to_string(options.threads);
   json += memory_json(svit_memory(session), report.memory);
   if (report.profile) json += profile_json(*report.profile);
   json += ",\"cpu_features\":" + json_array(read_cpu_features(), quoted) + "}\n";
@@ -182,6 +192,7 @@ void run(const Options& options) {
   Report report;
   const std::uint64_t start = now_ns();
   const SessionPointer session = load(options.bundle);
+  set_threads(session.get(), options.threads);
   report.timing.load_ns = now_ns() - start;
   Inference inference(session.get(), options);
   report.memory.floor = read_floor_without_code(session.get());

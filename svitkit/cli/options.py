@@ -31,6 +31,15 @@ Timesteps = Annotated[
     typer.Option("--timesteps", metavar="T", min=1, help="Time steps of one inference, where nothing says so."),
 ]
 BoardName = Annotated[str, typer.Option("--board", metavar="NAME", help="A name of 'svitkit boards'.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        help="Threads of an inference; if not given, one for each (big) core of the board, 1 under emulation.",
+    ),
+]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most that many images of a split.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue work that was stopped half-way.")]
 Method = Annotated[

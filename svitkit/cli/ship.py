@@ -23,6 +23,7 @@ from svitkit.cli.options import (
     MinSaving,
     Model,
     Resume,
+    Threads,
     Timesteps,
     Weights,
 )
@@ -103,6 +104,7 @@ def bench(
     repeat: Annotated[int, typer.Option(min=1, help="Samples at least; an emulated board takes at most 10.")] = 50,
     min_time: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Time to measure for at least.")] = 1.0,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Longest time for one run.")] = 600.0,
+    threads: Threads = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Also time every layer, in inferences of their own.")
     ] = False,
@@ -130,6 +132,7 @@ def bench(
                 repeat=repeat,
                 min_time_s=min_time,
                 timeout_s=timeout,
+                threads=threads,
                 profile=profile,
                 progress=advance,
             )
@@ -154,6 +157,7 @@ def deploy(
     bn_images: BatchNormImages = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fine-tuning.")] = 0,
     limit: Limit = None,
+    threads: Threads = None,
     weights: Weights = None,
     timesteps: Timesteps = None,
     resume: Resume = False,
@@ -173,6 +177,7 @@ def deploy(
         bn_recalibration=bn_images,
         seed=seed,
         limit=limit,
+        threads=threads,
         resume=resume,
     )
     with answer(as_json) as show:

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,14 @@ def test_an_emulated_board_runs_on_the_cores_of_this_machine() -> None:
     board = complete_board("e", content, machine("x86_64-linux-gnu", BASE_X86))
     assert (board.cores, board.memory_bytes, board.emulated) == (3, 1 << 30, True)
     assert board.cpu_features == read_cpus()["cortex-a53"].features
+    assert board.threads == 1  # what an emulator takes says nothing
+
+
+def test_an_inference_takes_one_thread_for_each_big_core_and_at_most_8() -> None:
+    assert (load_board("raspberry-pi-4").threads, load_board("rock-5b").threads) == (4, 4)
+    host = load_board("host")
+    assert host.threads == min(host.cores, 8)
+    assert dataclasses.replace(host, cores=64).threads == 8
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import tvm
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from svitkit.manifest import ModelMetadata, Normalization, TensorSpec
 from svitkit.runtime.import_onnx import Graph, Node
+from svitkit.runtime.lowering import translation
 from svitkit.runtime.lowering.rules import lower
 from svitkit.runtime.program import Program, tap_order
 
@@ -51,11 +53,12 @@ def node(op: str, inputs: str, output: str, **attributes: Any) -> Node:
 
 
 class Player:
-    """A compiled program with its memory, whose split calls are made in ``parts`` parts, the last one first."""
+    """A compiled program with its memory. Calls that can be split are, in ``parts``, of which the last comes first."""
 
-    def __init__(self, network: Graph, *, lanes: int = 8, parts: int = 1) -> None:
+    def __init__(self, network: Graph, *, lanes: int = 8, parts: int = 3) -> None:
         self.parts = parts
-        self.program: Program = lower(network, lanes=lanes, parts=parts)
+        with patch.object(translation, "SPLIT_WORK", 1):
+            self.program: Program = lower(network, lanes=lanes, parts=parts)
         functions = {name: f.with_attr("global_symbol", name) for name, f in self.program.functions.items()}
         executable = tvm.compile(tvm.IRModule(functions), target="llvm")
         self.source = str(executable.mod.inspect_source("ll"))

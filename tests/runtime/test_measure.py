@@ -77,7 +77,8 @@ if fault == "drift":
     samples[len(samples) // 2 :] = [2000000] * len(samples[len(samples) // 2 :])
 features = {features} if fault != "poor" else ["fpu"]
 report = dict(load_ns=5, first_ns=6, samples_ns=samples, vm_hwm_bytes=7, pss_bytes=None, private_bytes=8,
-              weights_bytes=9, state_bytes=10, workspace_bytes=11, cpu_features=features, accuracy_samples=count)
+              weights_bytes=9, state_bytes=10, workspace_bytes=11, cpu_features=features, accuracy_samples=count,
+              threads=int(options["--threads"]))
 if "--profile" in sys.argv and fault != "old":
     report["profile"] = [dict(layer="head.lif", kernel="lif_0", p50_ns=700, total_ns=7000, calls=10)]
     report.update(profile_overhead_ns=21.5, profile_p50_ns=800, floor_bytes=2, weights_resident_bytes=4)
@@ -193,6 +194,13 @@ def test_a_whole_measurement(bundle: Path, host: Board, tmp_path: Path) -> None:
     assert (first["--count"], second["--count"]) == ("60", "40")
     assert (timed["--warmup"], timed["--repeat"], timed["--min-time-s"]) == ("3", "70", "0.5")
     assert "--output" not in timed
+    assert {call["--threads"] for call in commands(tmp_path)} == {str(host.threads)}
+    assert record.threads == host.threads
+
+
+def test_the_number_of_threads_can_be_chosen(bundle: Path, host: Board, tmp_path: Path) -> None:
+    assert bench(bundle, host, threads=5).threads == 5
+    assert {call["--threads"] for call in commands(tmp_path)} == {"5"}
 
 
 def test_a_profile_is_taken_in_the_timed_run_only_and_only_if_asked_for(
@@ -455,7 +463,7 @@ def test_an_emulated_run_with_wrong_outputs_is_invalid(
 def test_memory_that_the_kernel_does_not_tell_is_absent() -> None:
     report = parse_report(
         '{"load_ns":1,"first_ns":2,"samples_ns":[],"vm_hwm_bytes":3,"pss_bytes":null,"private_bytes":null,'
-        '"weights_bytes":4,"state_bytes":5,"workspace_bytes":6,"cpu_features":["fp"]}'
+        '"weights_bytes":4,"state_bytes":5,"workspace_bytes":6,"cpu_features":["fp"],"threads":1}'
     )
     assert (report.vm_hwm_bytes, report.pss_bytes, report.private_bytes) == (3, None, None)
 

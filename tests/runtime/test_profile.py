@@ -19,7 +19,8 @@ from tests.runtime.test_record import record
 
 OK, BAD_ARGUMENT = 0, 1
 REPORT = (
-    '"load_ns":1,"first_ns":2,"samples_ns":[],"weights_bytes":4,"state_bytes":5,"workspace_bytes":6,"cpu_features":[]'
+    '"load_ns":1,"first_ns":2,"samples_ns":[],"weights_bytes":4,"state_bytes":5,"workspace_bytes":6,'
+    '"cpu_features":[],"threads":1'
 )
 
 

@@ -42,6 +42,7 @@ def record() -> BenchRecord:
         bundle_sha256="ab" * 32,
         bundle_bytes=4096,
         cpu_features=("fp", "asimd"),
+        threads=2,
         warmup=5,
         attempts=1,
         load_ns=7_000_000,
@@ -89,6 +90,7 @@ GOLDEN_BYTES = """{
     "fp",
     "asimd"
   ],
+  "threads": 2,
   "warmup": 5,
   "attempts": 1,
   "load_ns": 7000000,

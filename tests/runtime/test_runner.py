@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -18,6 +19,7 @@ QEMU = shutil.which("qemu-aarch64-static")
 SYSROOT = Path("/usr/aarch64-linux-gnu")
 INPUTS = np.random.default_rng(1).uniform(0, 1.5, (3, 4, 8)).astype(np.float32)  # (N, T, features)
 FAST = ["--warmup", "1", "--repeat", "2"]
+CPUS = len(os.sched_getaffinity(0))
 PAGE_BYTES = resource.getpagesize()
 # Weights, states and workspace end inside a page, and the kernel maps files in windows of 64 KiB (fault_around_bytes).
 ALLOWANCE_BYTES = 3 * PAGE_BYTES + 65536
@@ -43,9 +45,12 @@ def frames(tmp_path: Path) -> Path:
     return path
 
 
-def check_step_mode(bundle: Path, frames: Path, tmp_path: Path, prefix: tuple[str, ...] = ()) -> dict[str, object]:
+def check_step_mode(
+    bundle: Path, frames: Path, tmp_path: Path, prefix: tuple[str, ...] = (), *, threads: int = 1
+) -> dict[str, object]:
     output, spikes = tmp_path / "output.bin", tmp_path / "spikes.bin"
     arguments = ["--input", frames, "--count", 3, "--mode", "step", "--timesteps", 4, *FAST]
+    arguments += ["--threads", threads]
     result = svit_run(bundle, *arguments, "--output", output, "--spikes", spikes, prefix=prefix)
     assert result.returncode == 0, result.stderr
     expected = [bundles.expected(x) for x in INPUTS]
@@ -82,6 +87,8 @@ def test_an_emulated_cortex_a72_gives_the_same_and_names_its_features(
 ) -> None:
     prefix = (str(QEMU), "-cpu", "cortex-a72", "-L", str(SYSROOT))
     features = check_step_mode(built_arm_bundle, frames, tmp_path, prefix)["cpu_features"]
+    if CPUS > 1:
+        check_step_mode(built_arm_bundle, frames, tmp_path, prefix, threads=2)
     assert {"asimd", "crc32"} <= set(features)
     assert "asimddp" not in features
 
@@ -152,6 +159,33 @@ def test_results_written_after_a_profile_are_the_same(built_host_bundle: Path, f
     assert plain.read_bytes() == after.read_bytes()
 
 
+@pytest.mark.skipif(CPUS < 2, reason="needs two CPUs")
+def test_two_threads_give_the_same_and_take_no_memory_to_speak_of(
+    built_host_bundle: Path, frames: Path, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one.bin", tmp_path / "two.bin"
+    single = profiled(built_host_bundle, frames, *FAST, "--output", one)
+    double = profiled(built_host_bundle, frames, "--threads", 2, "--repeat", 500, "--profile", "--output", two)
+    assert (single["threads"], double["threads"]) == (1, 2)
+    assert one.read_bytes() == two.read_bytes()
+    assert {cost["calls"] for cost in double["profile"]} == {2000}
+    check_memory_sum(double)
+    check_same_private(single, double)
+
+
+def test_more_threads_than_cpus_are_refused(built_host_bundle: Path, frames: Path) -> None:
+    words = failed(svit_run(built_host_bundle, "--input", frames, "--count", 12, "--threads", CPUS + 1), 1)
+    assert f"--threads {CPUS + 1}: this process may use {CPUS} CPU" in words
+
+
+@pytest.mark.skipif(CPUS < 2, reason="needs two CPUs")
+def test_more_threads_than_a_bundle_was_built_for_are_refused(tiny_bundle: Path, frames: Path) -> None:
+    path = tiny_bundle / "program.txt"
+    path.write_text(path.read_text().replace("threads 3", "threads 1"))
+    words = failed(svit_run(tiny_bundle, "--input", frames, "--count", 12, "--threads", 2), 1)
+    assert "2 threads are wanted, the bundle was built for 1 to 1" in words
+
+
 def test_a_layers_name_is_quoted_as_json_wants(tiny_bundle: Path, frames: Path) -> None:
     path = tiny_bundle / "program.txt"
     path.write_text(path.read_text().replace("call scale stem", 'call scale s"t\\em-ü'), encoding="utf-8")
@@ -212,7 +246,8 @@ def test_memory_does_not_grow_with_the_time_steps_of_an_input(
         (["--input", "x", "--count", "1", "--min-time-s", "nan"], "--min-time-s wants seconds"),
         (["--input", "x", "--count", "1", "--repeat", "100001"], "--repeat wants a whole number from 0 to 100000"),
         (["--input", "x", "--count", "1", "--output", "y", "--spikes", "y"], "the same file"),
-        (["--threads", "4"], "unknown option '--threads'"),
+        (["--colour", "4"], "unknown option '--colour'"),
+        (["--threads", "0"], "--threads wants a whole number from 1"),
         (["another"], "one BUNDLE only"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,34 @@ def test_spikes_come_by_layer_in_the_exported_order(built_host_bundle: Path) -> 
     for layer in spikes.values():
         assert layer.dtype == np.uint8
         np.testing.assert_array_equal(layer, expected)
+
+
+@pytest.mark.parametrize("cpus", ["all", "one"])
+def test_threads_give_the_same_again_and_again_even_on_one_cpu(built_host_bundle: Path, cpus: str) -> None:
+    expected = bundles.expected(FRAMES)[0].mean(axis=0)
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, usable if cpus == "all" else {min(usable)})  # threads that start inherit it
+    try:
+        with Session(built_host_bundle, threads=2) as two, Session(built_host_bundle, threads=3) as three:
+            for _ in range(500):
+                np.testing.assert_array_equal(two.run(FRAMES)[0], expected)
+                np.testing.assert_array_equal(three.run(FRAMES)[0], expected)
+    finally:
+        os.sched_setaffinity(0, usable)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 4])
+def test_threads_that_the_bundle_was_not_built_for_are_refused(built_host_bundle: Path, threads: int) -> None:
+    with pytest.raises(ConfigError, match=rf"threads={threads}, the bundle was built for 1 to 3"):
+        Session(built_host_bundle, threads=threads)
+
+
+def test_a_kernels_error_in_another_thread_is_reported_and_the_session_goes_on(tiny_bundle: Path) -> None:
+    reseal(tiny_bundle, old="call scale stem split 3 0 1 3", new="call scale stem split 3 0 2 5")
+    with Session(tiny_bundle, threads=3) as session:
+        for _ in range(100):
+            with pytest.raises(RunError, match=r"'scale' of layer 'stem' failed: \w+Error: .*"):
+                session.run(IMAGE)
 
 
 def test_two_sessions_do_not_share_states(built_host_bundle: Path) -> None:
