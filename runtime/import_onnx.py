@@ -75,7 +75,7 @@ def import_onnx(path: Path) -> Graph:
             constants[node.output[0]] = onnx.numpy_helper.to_array(attributes["value"])
             continue
         if node.op_type == "Cast" and node.input[0] in constants:
-            constants[node.output[0]] = constants.pop(node.input[0]).astype(np.int8)
+            constants[node.output[0]] = constants[node.input[0]].astype(np.int8)
             bits[node.output[0]] = INT4_BITS
             continue
         name = node.name or f"{node.op_type}_{index}"

@@ -18,12 +18,9 @@ def hoist_means(model: ir.Model) -> None:
     for node in list(model.graph):
         axes = mean_axes(node)
         source = node.inputs[0] if node.inputs else None
-        if (
-            axes is None
-            or source is None
-            or len(extents(source)) - 1 in axes
-            or node.attributes.get_int("keepdims", 1) != 0
-        ):
+        if node.op_type != "ReduceMean" or axes is None or source is None or len(extents(source)) - 1 in axes:
+            continue
+        if node.attributes.get_int("keepdims", 1):
             continue
         add = source.producer() if len(source.uses()) == 1 and not source.is_graph_output() else None
         product = add
