@@ -37,11 +37,13 @@ class Cpu:
         triple: GNU triple.
         llvm_features: subtarget features for LLVM beyond those of the model, ``+name`` or ``-name``.
         features: instruction sets by their names in /proc/cpuinfo.
+        model: LLVM's name of the model where the entry's own is another one.
     """
 
     triple: str
     llvm_features: tuple[str, ...]
     features: tuple[str, ...]
+    model: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -204,7 +206,7 @@ def complete_board(name: str, content: BoardFile, machine: Machine) -> Board:
         title=content.title,
         transport=content.transport,
         triple=cpu.triple,
-        mcpu=mcpu,
+        mcpu=cpu.model or mcpu,
         llvm_features=cpu.llvm_features,
         required_features=cpu.features,
         cpu_features=machine.cpu_features if is_this_machine else cpu.features,

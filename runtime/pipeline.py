@@ -12,8 +12,7 @@ from svitkit.runtime.lowering.rules import lower
 from svitkit.runtime.memory import plan_memory
 from svitkit.runtime.program import MemoryPlan, Program
 from svitkit.runtime.toolchain import shared_linker
-
-WIDE_VECTOR_CPUS = {"x86-64-v4"}
+from svitkit.runtime.vector_unit import vector_unit
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,10 @@ def compile_network(onnx_path: Path, board: Board, library: Path) -> Compiled:
         library: where the shared library is written.
     """
     graph = import_onnx(onnx_path)
-    program = lower(graph, lanes=panel_lanes(board), parts=min(board.cores, MOST_THREADS))
+    program = lower(graph, unit=vector_unit(board), parts=min(board.cores, MOST_THREADS))
     plan = plan_memory(program)
     compile_kernels(program, board, library)
     return Compiled(graph, program, plan)
-
-
-def panel_lanes(board: Board) -> int:
-    """Output channels per panel: accumulator and potential of a panel together fill half the vector registers."""
-    return 64 if board.mcpu in WIDE_VECTOR_CPUS else 32
 
 
 def compile_functions(program: Program, board: Board) -> Any:

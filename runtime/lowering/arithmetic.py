@@ -159,7 +159,7 @@ def lower_reduce(*, mean: bool) -> Callable[[Lowering, Node], None]:
         axes = axes_of(node, state.graph) or list(range(len(x.axes)))
         gone = {axis % len(x.axes) for axis in axes}
         keep = bool(node.attributes.get("keepdims", 1))
-        exact = not mean and x.buffer.limit is not None
+        exact = not mean and x.buffer.dtype != "float32"
         out_axes = [() if i in gone else axis for i, axis in enumerate(x.axes)]
         out = store(node.outputs[0], out_axes, "int32" if exact else "float32")
         pairs = [

@@ -9,7 +9,7 @@ from svitkit.lif import LIFParams
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.neurons import NeuronSpec, build_neurons
 from svitkit.runtime.lowering.arithmetic import Scaled
-from svitkit.runtime.lowering.products import Fused, Linear, emit_linear
+from svitkit.runtime.lowering.layers import Fused, Linear, emit_linear
 from svitkit.runtime.lowering.translation import Lowering, operand, time_extent
 from svitkit.runtime.program import Tap
 from svitkit.runtime.view import STORAGE_ORDER, Atom, Axis, Buffer, View, align, store

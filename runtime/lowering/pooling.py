@@ -8,7 +8,7 @@ from svitkit.errors import UnsupportedError
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.linear import Window
 from svitkit.runtime.kernels.pool import PoolSpec, build_pool
-from svitkit.runtime.lowering.products import loop_strides
+from svitkit.runtime.lowering.layers import loop_strides
 from svitkit.runtime.lowering.translation import Lowering
 from svitkit.runtime.view import Atom, merge, store
 

@@ -7,7 +7,7 @@ stored.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -15,69 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svitkit.errors import UnsupportedError
-from svitkit.lif import LIFParams
 from svitkit.runtime.import_onnx import Node
-from svitkit.runtime.kernels.linear import LinearSpec, Window, build_linear
-from svitkit.runtime.kernels.panels import pack_panels
-from svitkit.runtime.lowering.translation import Lowering, time_extent
-from svitkit.runtime.view import Atom, Axis, Buffer, View, merge, store
-
-# A segment's weights and a block's accumulators share a level 1 cache of 32 KiB or more.
-SEGMENT_BYTES = 24 * 1024
-MAX_BLOCK = 32
-
-
-@dataclass
-class Linear:
-    """A convolution or matrix product that waits for its consumer.
-
-    Attributes:
-        node: where it comes from.
-        x: the input.
-        weight: (taps * inputs, outputs) float32 or int8.
-        bias: (outputs,) float32, or None.
-        window: geometry over the input's spatial axes.
-        space: atoms of the input's spatial axes, each axis of the window being one.
-        time: atoms of the batch axis.
-        channels: atoms of the input's channel axis.
-        axes: sizes and roles of the output, strides unassigned (0 marks broadcast atoms).
-        output: name of the value that it computes, once scale and bias were absorbed.
-        scale: (outputs,) float32 that the sums of int8 weights are multiplied by, or None.
-        zero_point: input value that means 0.
-    """
-
-    node: Node
-    output: str
-    x: View
-    weight: NDArray[Any]
-    bias: NDArray[np.float32] | None
-    window: Window
-    space: Axis
-    time: Axis
-    channels: Axis
-    out_extents: tuple[int, ...]
-    axes: tuple[Axis, ...]
-    scale: NDArray[np.float32] | None = None
-    zero_point: int = 0
-
-    @property
-    def integer(self) -> bool:
-        """Whether the weights are int8 and the sums integers."""
-        return self.weight.dtype == np.int8
-
-    def emit(self, state: Lowering, out: Buffer) -> None:
-        """Computes the currents by themselves."""
-        emit_linear(state, self, out, None)
-
-
-@dataclass(frozen=True)
-class Fused:
-    """A LIF layer that a linear kernel ends with."""
-
-    name: str
-    params: LIFParams
-    out: View
-    state: Buffer | None
+from svitkit.runtime.kernels.linear import Window
+from svitkit.runtime.lowering.layers import Linear
+from svitkit.runtime.lowering.translation import Lowering
+from svitkit.runtime.view import Atom, Axis, View, merge, store
 
 
 def lower_conv(state: Lowering, node: Node) -> None:
@@ -188,7 +130,7 @@ def defer_product(
 
 
 def _defer(state: Lowering, linear: Linear) -> None:
-    view = store(linear.output, linear.axes, "float32")
+    view = store(linear.output, linear.axes, "int32" if linear.integer else "float32")
     state.values[linear.output] = view
     state.waiting[view.buffer] = linear
 
@@ -214,6 +156,7 @@ def absorb(state: Lowering, node: Node, operator: str) -> bool:
             continue
         if operator == "mul":
             linear.scale = vector
+            view.buffer.dtype = "float32"
         else:
             linear.bias = vector
         linear.output = node.outputs[0]
@@ -231,90 +174,3 @@ def _per_channel(view: View, constant: NDArray[Any], outputs: int) -> NDArray[np
     axis = view.axes[len(view.axes) - constant.ndim + constant.shape.index(outputs)]
     is_channels = all(atom.role == "channel" for atom in axis) and prod(atom.size for atom in axis) == outputs
     return np.asarray(constant, np.float32).reshape(-1) if is_channels else None
-
-
-def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | None) -> None:
-    """Chooses event or dense, and appends the call."""
-    x = linear.x
-    time = merge(linear.time)
-    if len(time) > 1:
-        raise UnsupportedError("time and batch do not lie behind one another.")
-    dense_channels = len(linear.channels) <= 1 and all(atom.stride == 1 for atom in linear.channels)
-    event = x.buffer.limit is not None and linear.zero_point == 0 and dense_channels
-    target = fused.out if fused else store(out.name, linear.axes, "float32")
-    out_space = sorted((atom for atom in target.atoms if atom.role == "space"), key=lambda atom: -atom.stride)
-    out_time = next((atom for atom in target.atoms if atom.role == "time" and atom.size > 1), None)
-    space, window, extents = _blockable(linear, out_space)
-    out_space = list(merge(out_space)) if len(extents) < len(linear.out_extents) else out_space
-    spec = LinearSpec(
-        timesteps=time_extent(target),
-        out_extents=extents,
-        window=window,
-        in_strides=tuple(atom.stride for atom in space),
-        time_strides=(time[0].stride if time else 0, out_time.stride if out_time else 0),
-        channels=tuple((atom.size, atom.stride) for atom in linear.channels) or ((1, 1),),
-        in_offset=x.offset,
-        in_elements=x.buffer.elements,
-        in_dtype=x.buffer.dtype,
-        limit=x.buffer.limit,
-        event=event,
-        chunk=_chunk(prod(atom.size for atom in linear.channels), state.lanes * linear.weight.itemsize),
-        block=_block(extents),
-        out_strides=loop_strides(out_space, extents),
-        out_elements=target.buffer.elements,
-        outputs=linear.weight.shape[1],
-        integer=linear.integer,
-        zero_point=linear.zero_point,
-        has_scale=linear.scale is not None,
-        has_bias=linear.bias is not None,
-        lanes=state.lanes,
-        lif=fused.params if fused else None,
-        keeps_state=fused is not None and fused.state is not None,
-    )
-    node = linear.node
-    weight = linear.weight if linear.integer else np.asarray(linear.weight, np.float32)
-    buffers = [x.buffer, state.weights(f"{node.inputs[1]}.panels", pack_panels(weight, state.lanes))]
-    for name, vector in (("scale", linear.scale), ("bias", linear.bias)):
-        if vector is not None:
-            buffers.append(state.weights(f"{node.outputs[0]}.{name}", np.asarray(vector, np.float32)))
-    if event:
-        buffers.append(Buffer(f"{node.outputs[0]}.index", "uint16", (spec.lists.entries,)))
-        buffers.append(Buffer(f"{node.outputs[0]}.count", "int32", (spec.lists.segments,)))
-        if spec.lists.counts:
-            buffers.append(Buffer(f"{node.outputs[0]}.value", spec.lists.value_dtype, (spec.lists.entries,)))
-    buffers.append(Buffer(f"{node.outputs[0]}.scratch", spec.sum_dtype, (spec.scratch,)))
-    if fused and fused.state:
-        buffers.append(fused.state)
-    layer = fused.name if fused else node.name
-    words = ["event" if event else "dense", *["int8"] * linear.integer, "conv" if window.taps > 1 else "matmul"]
-    kernel = "_".join([*words, *["lif"] * (fused is not None)])
-    state.call(layer, kernel, spec, build_linear, [*buffers, target.buffer if fused else out])
-    reason = "the input is spikes or spike counts" if event else "the input is dense"
-    state.program.kernels.append((layer, kernel, reason))
-
-
-def _blockable(linear: Linear, out_space: Sequence[Atom]) -> tuple[Axis, Window, tuple[int, ...]]:
-    """Joins the positions of a pointwise layer into one axis where they lie behind one another on both sides."""
-    space, joined = linear.space, merge(linear.space)
-    if not linear.window.is_pointwise or len(joined) != 1 or len(merge(out_space)) != 1:
-        return space, linear.window, linear.out_extents
-    extents = (joined[0].size,)
-    return joined, Window(extents, (1,), (1,), (0,)), extents
-
-
-def _block(extents: Sequence[int]) -> int:
-    """Positions that are computed together: the largest divisor of the last extent up to ``MAX_BLOCK``."""
-    last = extents[-1] if extents else 1
-    return max(size for size in range(1, min(last, MAX_BLOCK) + 1) if last % size == 0)
-
-
-def _chunk(inputs: int, row_bytes: int) -> int:
-    """Inputs of one segment: equal parts whose weights stay below ``SEGMENT_BYTES``."""
-    parts = -(-inputs * row_bytes // SEGMENT_BYTES)
-    return -(-inputs // parts)
-
-
-def loop_strides(atoms: Sequence[Atom], extents: Sequence[int]) -> tuple[int, ...]:
-    """Strides of the output loops; loops of extent 1 have no atom."""
-    rest = iter([atom for atom in atoms if atom.size > 1])
-    return tuple(next(rest).stride if extent > 1 else 0 for extent in extents)

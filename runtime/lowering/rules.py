@@ -23,6 +23,7 @@ from svitkit.runtime.lowering.views import (
     lower_unsqueeze,
 )
 from svitkit.runtime.program import Program
+from svitkit.runtime.vector_unit import VectorUnit
 
 RULES: dict[str, Callable[[Lowering, Node], None]] = {
     "Reshape": lower_reshape,
@@ -51,12 +52,12 @@ RULES: dict[str, Callable[[Lowering, Node], None]] = {
 }
 
 
-def lower(graph: Graph, *, lanes: int, parts: int) -> Program:
+def lower(graph: Graph, *, unit: VectorUnit, parts: int) -> Program:
     """Translates a network.
 
     Args:
         graph: the imported network.
-        lanes: channels in a full vector panel on the target.
+        unit: the vector unit of the target.
         parts: most threads that the program may run on.
 
     Raises:
@@ -64,7 +65,7 @@ def lower(graph: Graph, *, lanes: int, parts: int) -> Program:
     """
     name = graph.metadata.input.name
     x = input_view(name, graph.inputs[name])
-    state = Lowering(graph, lanes, parts, count_consumers(graph), Program(x.buffer, x.buffer, parts), {name: x})
+    state = Lowering(graph, unit, parts, count_consumers(graph), Program(x.buffer, x.buffer, parts), {name: x})
     for node in graph.nodes:
         if node.op not in RULES:
             raise UnsupportedError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from svitkit.runtime.import_onnx import Graph
 from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operand, build_elementwise
 from svitkit.runtime.program import Call, Program
+from svitkit.runtime.vector_unit import VectorUnit
 from svitkit.runtime.view import Atom, Buffer, Role, View
 
 # Operations from which a call is divided among threads. Vector units make 4 to 16 of them in a nanosecond, so that a
@@ -39,23 +40,25 @@ class Lowering:
 
     Attributes:
         graph: the imported network.
-        lanes: output channels in a full vector panel on the target.
+        unit: the vector unit of the target.
         parts: most parts that a call is divided into; kernels with memory for each part have it for so many.
         consumers: how many computing nodes read each value, directly or through views.
         program: what was translated so far.
         values: views by the names of the graph.
         waiting: values whose kernel is not chosen yet, by their buffer.
         symbols: kernels by everything that shapes them; layers of one shape share one function.
+        lists: indices and counts of the event lists that exist, by the value's buffer and their shape.
     """
 
     graph: Graph
-    lanes: int
+    unit: VectorUnit
     parts: int
     consumers: dict[str, int]
     program: Program
     values: dict[str, View] = field(default_factory=dict)
     waiting: dict[Buffer, Waiting] = field(default_factory=dict)
     symbols: dict[Any, str] = field(default_factory=dict)
+    lists: dict[Any, tuple[Buffer, Buffer]] = field(default_factory=dict)
 
     def read(self, name: str) -> View:
         """Returns a value as a view; computes it first if it waits, and turns a constant into weights."""

@@ -147,6 +147,8 @@ def test_an_unknown_cpu_model_names_the_nearest_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("triple", "like", "without", "chosen"),
     [
+        ("x86_64-linux-gnu", "x86-64-v4-vnni", "", "x86-64-v4-vnni"),
+        ("x86_64-linux-gnu", "x86-64-v4-vnni", "avx512_vbmi2", "x86-64-v4"),
         ("x86_64-linux-gnu", "x86-64-v4", "", "x86-64-v4"),
         ("x86_64-linux-gnu", "x86-64-v4", "avx512bw", "x86-64-v3"),
         ("x86_64-linux-gnu", "x86-64-v4", "bmi2", "x86-64-v2"),

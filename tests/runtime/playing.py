@@ -15,8 +15,22 @@ from svitkit.runtime.import_onnx import Graph, Node
 from svitkit.runtime.lowering import translation
 from svitkit.runtime.lowering.rules import lower
 from svitkit.runtime.program import Program, tap_order
+from svitkit.runtime.vector_unit import VectorUnit
 
 Array = NDArray[Any]
+# Panels so narrow that small layers have several, and segments so small that they are cut.
+SMALL = VectorUnit(
+    float_lanes=8,
+    integer_lanes=16,
+    dense_lanes=8,
+    dense_rows=4,
+    chunk=8,
+    group=2,
+    narrow_group=8,
+    segment_bytes=1024,
+    search="table",
+    dot=None,
+)
 
 
 def graph(
@@ -55,10 +69,10 @@ def node(op: str, inputs: str, output: str, **attributes: Any) -> Node:
 class Player:
     """A compiled program with its memory. Calls that can be split are, in ``parts``, of which the last comes first."""
 
-    def __init__(self, network: Graph, *, lanes: int = 8, parts: int = 3) -> None:
+    def __init__(self, network: Graph, *, unit: VectorUnit = SMALL, parts: int = 3) -> None:
         self.parts = parts
         with patch.object(translation, "SPLIT_WORK", 1):
-            self.program: Program = lower(network, lanes=lanes, parts=parts)
+            self.program: Program = lower(network, unit=unit, parts=parts)
         functions = {name: f.with_attr("global_symbol", name) for name, f in self.program.functions.items()}
         executable = tvm.compile(tvm.IRModule(functions), target="llvm")
         self.source = str(executable.mod.inspect_source("ll"))

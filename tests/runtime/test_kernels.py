@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from svitkit.errors import UnsupportedError
 from svitkit.lif import LIFParams, lif
 from svitkit.runtime.kernels.panels import PanelRun, pack_panels, panel_runs
-from tests.runtime.playing import Player, graph, node
+from tests.runtime.playing import SMALL, Player, graph, node
 
 T, H, W = 4, 6, 5
 PARAMS = [
@@ -185,7 +187,10 @@ def test_events_in_chunks_and_blocks_equal_numpy(inputs: int, tokens: int, level
     ]
     constants = {"w": weight, "zero": np.float32(0), "shape": np.array([T, 1, inputs, tokens])}
     shape = (T, 1, tokens, outputs)
-    player = Player(graph(nodes, input_shape=drive.shape, output_shape=shape, constants=constants), lanes=32)
+    player = Player(
+        graph(nodes, input_shape=drive.shape, output_shape=shape, constants=constants),
+        unit=replace(SMALL, float_lanes=32),
+    )
     counts = lif(drive, LIFParams())[0].reshape(T, 1, inputs, tokens).swapaxes(2, 3) * max(int(level), 1)
     assert (counts.max() > 0) == (level > 0)
     np.testing.assert_array_equal(player.run(drive).reshape(shape), counts @ weight)  # integers: exact in any order
@@ -208,7 +213,7 @@ def test_sums_of_spikes_stay_bytes_and_counts_drive_events() -> None:
     counts = 2 * lif(x, LIFParams())[0].reshape(T, 16, 6).transpose(0, 2, 1)
     wanted = lif(counts @ weight, LIFParams())[0]
     assert (player.run(x).reshape(wanted.shape) == wanted).mean() > 0.99
-    assert player.kernels() == ["lif", "add", "event_matmul_lif", "sum", "copy"]
+    assert player.kernels() == ["lif", "add", "list", "event_matmul_lif", "sum", "copy"]
 
 
 @pytest.mark.parametrize(

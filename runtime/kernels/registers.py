@@ -1,0 +1,57 @@
+"""Sums and potentials of a panel, one value a channel, in vectors that LLVM keeps in registers.
+
+Every vector is a buffer of its own: from 1024 bytes on, TVM takes buffers from a workspace allocator that boards do not
+have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from tvm.script.ir_builder import tirx as T
+
+from svitkit.runtime.kernels.emit import Expr, assign
+
+Value = Callable[[int, Expr], Expr]  # value of channel ``at + lane``, given the first channel of a vector and the lane
+
+
+@dataclass(frozen=True)
+class Vector:
+    """The channels ``at`` to ``at + width`` of a panel."""
+
+    at: int
+    width: int
+    buffer: Expr
+
+
+def vectors(width: int, chunk: int, dtype: str) -> list[Vector]:
+    """Allocates registers for ``width`` channels."""
+    parts = [(at, min(chunk, width - at)) for at in range(0, width, chunk)]
+    return [Vector(at, part, T.alloc_buffer((part,), dtype)) for at, part in parts]
+
+
+def read(registers: list[Vector]) -> Value:
+    """Returns how the registers' values are read."""
+    by_channel = {vector.at: vector.buffer for vector in registers}
+    return lambda at, lane: by_channel[at][lane]
+
+
+def write(registers: list[Vector], value: Value) -> None:
+    """Emits ``registers = value`` for every channel."""
+    for vector in registers:
+        assign(vector.buffer, 0, vector.width, partial(value, vector.at))
+
+
+def zeros(width: int, chunk: int, dtype: str) -> list[Vector]:
+    """Allocates registers and sets them to 0."""
+    registers = vectors(width, chunk, dtype)
+    write(registers, lambda at, lane: T.cast(T.int32(0), dtype))
+    return registers
+
+
+def write_memory(target: Expr, base: Expr, width: int, chunk: int, value: Value) -> None:
+    """Emits ``target[base + channel] = value`` for every channel."""
+    for at in range(0, width, chunk):
+        assign(target, base + at, min(chunk, width - at), partial(value, at))

@@ -1,0 +1,370 @@
+"""Linear layers driven by events: one weight row is added per active input, and silence costs nothing.
+
+The inputs on the lists (:mod:`svitkit.runtime.kernels.lists`) name rows of the packed weights. A convolution first
+joins the lists under its window, for a block of neighbouring positions at once. Rows are added in groups before they
+reach the accumulator; 4-bit weights stay in bytes until a group is complete, other integers are widened to 16 bits.
+
+Where the rows of a panel do not fit the cache, or 16 bits would not hold their sum, they are cut into segments, and the
+sums of a block wait in a small scratch buffer between segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.script.ir_builder import tirx as T
+
+from svitkit.runtime.kernels.emit import (
+    Expr,
+    current_part,
+    function,
+    lanes,
+    nest,
+    row_major,
+    shared_nest,
+    when,
+)
+from svitkit.runtime.kernels.linear import Epilogue, LinearShape, stored_steps
+from svitkit.runtime.kernels.lists import SEARCH, ListSpec
+from svitkit.runtime.kernels.panels import panel_runs
+from svitkit.runtime.kernels.registers import Value, Vector, read, write, write_memory, zeros
+
+
+@dataclass(frozen=True)
+class RowsSpec:
+    """How a layer is computed by rows.
+
+    Attributes:
+        shape: the layer.
+        lists: its input's lists; they are cut as the segments are.
+        lanes: channels of a full panel.
+        chunk: channels of one vector statement.
+        group: rows that are added at once.
+        narrow: whether a group's sum fits 8 bits.
+        taps: taps of one segment; 1 where a tap has several chunks.
+        block: neighbouring positions of the last spatial axis that share the lists joined or the scratch.
+        wide: whether sums over all digits and segments need 32 bits; one digit of one segment never does.
+        parts: most parts that run at once.
+    """
+
+    shape: LinearShape
+    lists: ListSpec
+    lanes: int
+    chunk: int
+    group: int
+    narrow: bool
+    taps: int
+    block: int
+    wide: bool
+    parts: int
+
+    @property
+    def joins(self) -> bool:
+        """Whether lists of several taps are joined."""
+        return not self.shape.window.is_pointwise
+
+    @property
+    def segments(self) -> tuple[tuple[int, int], ...]:
+        """Runs of equal segments: how many, and the rows of each."""
+        if self.lists.chunks > 1:
+            return tuple((count * self.shape.window.taps, length) for _, count, length in self.lists.runs)
+        full, rest = divmod(self.shape.window.taps, self.taps)
+        inputs = self.shape.inputs
+        return ((full, self.taps * inputs),) + (((1, rest * inputs),) if rest else ())
+
+    @property
+    def count(self) -> int:
+        """Number of segments."""
+        return sum(count for count, _ in self.segments)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a panel: every segment ends with a zero row."""
+        return sum(count * (rows + 1) for count, rows in self.segments)
+
+    @property
+    def sum_dtype(self) -> str:
+        """Type of the sums of one digit of one segment."""
+        return "int16" if self.shape.integer else "float32"
+
+    @property
+    def total_dtype(self) -> str:
+        """Type of the sums over all digits and segments."""
+        return "int32" if self.wide else self.sum_dtype
+
+    @property
+    def joined_capacity(self) -> int:
+        """Room for one joined list."""
+        return -(-(max(rows for _, rows in self.segments) + self.group) // SEARCH) * SEARCH + SEARCH
+
+    @property
+    def joined_lists(self) -> int:
+        """Joined lists of one block."""
+        return self.block * self.shape.in_times * self.count * self.lists.digits
+
+    @property
+    def scratch(self) -> int:
+        """Sums of one block that wait between segments; 0 where there is one segment."""
+        return self.block * self.shape.in_times * self.lanes if self.count > 1 else 0
+
+
+def pack_rows(spec: RowsSpec, weight: NDArray[Any]) -> NDArray[Any]:
+    """Packs (taps * inputs, outputs) float32 or int8 panel by panel, and each panel segment by segment.
+
+    Returns:
+        (spec.rows * outputs,) of the same type; every segment's rows are followed by a row of zeros.
+    """
+    outputs = weight.shape[1]
+    taps = weight.reshape(spec.shape.window.taps, spec.shape.inputs, outputs)
+    if spec.lists.chunks > 1:
+        pieces = [
+            tap[first * spec.lists.chunk :][c * length : (c + 1) * length]
+            for first, count, length in spec.lists.runs
+            for tap in taps
+            for c in range(count)
+        ]
+    else:
+        pieces = [taps[at : at + spec.taps].reshape(-1, outputs) for at in range(0, len(taps), spec.taps)]
+    zero = np.zeros((1, outputs), weight.dtype)
+    rows = np.concatenate([part for piece in pieces for part in (piece, zero)])
+    blocks = [
+        rows[:, run.start + index * run.width :][:, : run.width].ravel()
+        for run in panel_runs(outputs, spec.lanes)
+        for index in range(run.count)
+    ]
+    return np.concatenate(blocks)
+
+
+def build_rows(spec: RowsSpec) -> Expr:
+    """Returns the TIR function; arguments: index, count, w, [joined, joined_count], [scratch], then the shape's."""
+    shape, lists = spec.shape, spec.lists
+    arguments = [("index", lists.lists * lists.capacity, "uint16"), ("count", lists.lists, "int32")]
+    arguments.append(("w", spec.rows * shape.outputs, shape.weight_dtype))
+    if spec.joins:
+        arguments.append(("joined", spec.parts * spec.joined_lists * spec.joined_capacity, "uint16"))
+        arguments.append(("joined_count", spec.parts * spec.joined_lists, "int32"))
+    if spec.scratch:
+        arguments.append(("scratch", spec.parts * spec.scratch, spec.total_dtype))
+    arguments += shape.arguments()
+    names = [name for name, _, _ in arguments]
+
+    def body(*buffers: Expr) -> None:
+        layer = _Layer(spec, dict(zip(names, buffers, strict=True)))
+        if spec.joins:
+            layer.compute_joined()
+        else:
+            layer.compute_pointwise()
+
+    return function(arguments, body)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The emitter of one layer, and its buffers by name."""
+
+    spec: RowsSpec
+    b: dict[str, Expr]
+
+    def compute_pointwise(self) -> None:
+        """Panels outermost: the weights of a panel stay in the cache while all positions pass by."""
+        *outer, last = self.spec.shape.out_extents or (1,)
+        blocks = (*outer, last // self.spec.block)
+        for run in panel_runs(self.spec.shape.outputs, self.spec.lanes):
+            with nest((run.count,)) as (panel,), shared_nest(blocks) as where:
+                self._panel(run.width, T.int32(run.start) + panel * run.width, where)
+
+    def compute_joined(self) -> None:
+        """Blocks of positions outermost: their joined lists serve every panel."""
+        *outer, last = self.spec.shape.out_extents
+        with shared_nest((*outer, last // self.spec.block)) as where:
+            self._join(where)
+            for run in panel_runs(self.spec.shape.outputs, self.spec.lanes):
+                with nest((run.count,)) as (panel,):
+                    self._panel(run.width, T.int32(run.start) + panel * run.width, where)
+
+    def _position(self, where: Sequence[Expr], p: Expr) -> list[Expr]:
+        """Position ``p`` of a block; layers without spatial axes have one position."""
+        return [*where[:-1], where[-1] * self.spec.block + p] if self.spec.shape.out_extents else []
+
+    def _join(self, where: Sequence[Expr]) -> None:
+        """Joins the lists of the taps under every position of a block, segment by segment."""
+        spec = self.spec
+        first = 0
+        for run, (count, rows) in enumerate(spec.segments):
+            with nest((spec.block, spec.shape.in_times, count)) as (p, t, s):
+                for digit in range(spec.lists.digits):
+                    self._join_segment(self._position(where, p), p, t, (run, s, first), rows, digit)
+            first += count
+
+    def _join_segment(
+        self, position: Sequence[Expr], p: Expr, t: Expr, segment: tuple[int, Expr, int], rows: int, digit: int
+    ) -> None:
+        spec, lists, window = self.spec, self.spec.lists, self.spec.shape.window
+        run, s, first = segment
+        number = self._joined_number(p, t, first + s, T.int32(digit))
+        start = number * spec.joined_capacity
+        found = T.alloc_buffer((1,), "int32")
+        T.buffer_store(found, T.int32(0), [0])
+        taps = 1 if lists.chunks > 1 else rows // spec.shape.inputs
+        with nest((taps,)) as (offset,):
+            if lists.chunks > 1:
+                full_first, full_count, _ = lists.runs[run]
+                tap, chunk = T.truncdiv(s, T.int32(full_count)), full_first + T.truncmod(s, T.int32(full_count))
+            else:
+                tap, chunk = (first + s) * spec.taps + offset, T.int32(0)
+            source, inside = window.source(position, _unflatten(tap, window.kernel))
+            with when(inside):
+                self._append(source, t, chunk, T.int32(digit), (start, found), offset * spec.shape.inputs)
+        if spec.group > 1:
+            lanes(spec.group, lambda lane: T.buffer_store(self.b["joined"], T.uint16(rows), [start + found[0] + lane]))
+        groups = T.truncdiv(found[0] + (spec.group - 1), T.int32(spec.group))
+        T.buffer_store(self.b["joined_count"], groups, [number])
+
+    def _append(
+        self, source: Sequence[Expr], t: Expr, chunk: Expr, digit: Expr, target: tuple[Expr, Expr], shift: Expr
+    ) -> None:
+        """Copies one list behind those joined before, its row numbers shifted by the rows of the taps before."""
+        lists, (start, found) = self.spec.lists, target
+        number = lists.number([*source, t], chunk, digit)
+        blocks = T.truncdiv(self.b["count"][number] + (SEARCH - 1), T.int32(SEARCH))
+        with T.serial(0, blocks) as block:
+            at = number * lists.capacity + block * SEARCH
+            entries = self.b["index"][T.Ramp(at, 1, SEARCH)] + T.Broadcast(T.cast(shift, "uint16"), SEARCH)
+            T.buffer_store(self.b["joined"], entries, [T.Ramp(start + found[0] + block * SEARCH, 1, SEARCH)])
+        T.buffer_store(found, found[0] + self.b["count"][number], [0])
+
+    def _joined_number(self, p: Expr, t: Expr, segment: Expr, digit: Expr) -> Expr:
+        spec = self.spec
+        part, _ = current_part()
+        extents = (spec.parts, spec.block, spec.shape.in_times, spec.count, spec.lists.digits)
+        return row_major([part, p, t, segment, digit], extents)
+
+    def _panel(self, width: int, first: Expr, where: Sequence[Expr]) -> None:
+        """Emits one panel over a block of positions."""
+        spec = self.spec
+        epilogue = Epilogue(spec.shape, self.b, width, first, spec.chunk)
+        base = first * spec.rows
+        if spec.count == 1:
+            with nest((spec.block,)) as (p,):
+                position = self._position(where, p)
+                with epilogue.position(position) as step, nest((spec.shape.in_times,)) as (t,):
+                    total = self._sum(width, base, position, (p, t), T.int32(0))
+                    with stored_steps(spec.shape, t) as out_t:
+                        step(out_t, read(total))
+            return
+        self._segments(width, base, where)
+        with (
+            nest((spec.block,)) as (p,),
+            epilogue.position(self._position(where, p)) as step,
+            nest((spec.shape.in_times,)) as (t,),
+        ):
+            slot = self._slot(p, t, width)
+            with stored_steps(spec.shape, t) as out_t:
+                step(out_t, self._waiting(slot))
+
+    def _segments(self, width: int, base: Expr, where: Sequence[Expr]) -> None:
+        """Adds up all segments of a block in the scratch buffer."""
+        spec = self.spec
+        scratch = self.b["scratch"]
+        with nest((spec.block, spec.shape.in_times)) as (p, t):
+            zero = T.cast(T.int32(0), spec.total_dtype)
+            write_memory(scratch, self._slot(p, t, width), width, spec.chunk, lambda at, j: zero)
+        first = rows_before = 0
+        for count, rows in spec.segments:
+            with nest((count, spec.block, spec.shape.in_times)) as (s, p, t):
+                weights = base + (rows_before + s * (rows + 1)) * width
+                total = self._sum(width, weights, self._position(where, p), (p, t), first + s)
+                slot = self._slot(p, t, width)
+                self._add_to_scratch(slot, width, total)
+            first += count
+            rows_before += count * (rows + 1)
+
+    def _waiting(self, slot: Expr) -> Value:
+        """How the sums in a slot of the scratch buffer are read."""
+        return lambda at, j: self.b["scratch"][slot + at + j]
+
+    def _add_to_scratch(self, slot: Expr, width: int, total: list[Vector]) -> None:
+        before, added = self._waiting(slot), read(total)
+        write_memory(self.b["scratch"], slot, width, self.spec.chunk, lambda at, j: before(at, j) + added(at, j))
+
+    def _slot(self, p: Expr, t: Expr, width: int) -> Expr:
+        """Where the sums of a position and time step wait."""
+        part, _ = current_part()
+        return part * self.spec.scratch + (p * self.spec.shape.in_times + t) * width
+
+    def _sum(
+        self, width: int, weights: Expr, position: Sequence[Expr], at: tuple[Expr, Expr], segment: Expr
+    ) -> list[Vector]:
+        """Emits the sum over the lists of one segment and returns its registers."""
+        spec = self.spec
+        total = zeros(width, spec.chunk, spec.total_dtype)
+        summed = read(total)
+        with nest((spec.lists.digits,)) as (digit,):
+            if spec.lists.digits > 1:
+                write(total, lambda at, j: summed(at, j) + summed(at, j))
+            if spec.wide:
+                short = zeros(width, spec.chunk, spec.sum_dtype)
+                added = read(short)
+                self._add_listed(short, width, weights, position, at, (segment, digit))
+                write(total, lambda at, j: summed(at, j) + T.cast(added(at, j), spec.total_dtype))
+            else:
+                self._add_listed(total, width, weights, position, at, (segment, digit))
+        return total
+
+    def _add_listed(
+        self,
+        total: list[Vector],
+        width: int,
+        weights: Expr,
+        position: Sequence[Expr],
+        at: tuple[Expr, Expr],
+        where: tuple[Expr, Expr],
+    ) -> None:
+        """Adds the rows of one list."""
+        spec, (p, t), (segment, digit) = self.spec, at, where
+        if spec.joins:
+            number = self._joined_number(p, t, segment, digit)
+            index, count, capacity = self.b["joined"], self.b["joined_count"], spec.joined_capacity
+        else:
+            number = spec.lists.number([*position, t], segment, digit)
+            index, count, capacity = self.b["index"], self.b["count"], spec.lists.capacity
+        with T.serial(0, count[number]) as i:
+            entries = [index[number * capacity + i * spec.group + g] for g in range(spec.group)]
+            self._add(total, [weights + T.cast(entry, "int32") * width for entry in entries])
+
+    def _add(self, total: list[Vector], rows: Sequence[Expr]) -> None:
+        """Adds a group of rows."""
+        spec, w = self.spec, self.b["w"]
+
+        summed = read(total)
+
+        def addend(row: Expr, j: Expr) -> Expr:
+            weight = w[row + j]
+            return T.cast(weight, "int16") if spec.shape.integer and not spec.narrow else weight
+
+        def updated(at: int, j: Expr) -> Expr:
+            group = _tree([addend(row + at, j) for row in rows])
+            return summed(at, j) + (T.cast(group, "int16") if spec.narrow else group)
+
+        write(total, updated)
+
+
+def _tree(values: Sequence[Expr]) -> Expr:
+    """Sum in pairs, so that the additions do not wait for one another."""
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    return _tree(values[:half]) + _tree(values[half:])
+
+
+def _unflatten(number: Expr, extents: Sequence[int]) -> list[Expr]:
+    """The indices of a position from its number, the last index running fastest."""
+    indices: list[Expr] = []
+    for extent in reversed(extents):
+        indices.insert(0, T.truncmod(number, T.int32(extent)) if extent > 1 else T.int32(0))
+        number = T.truncdiv(number, T.int32(extent)) if extent > 1 else number
+    return indices

@@ -1,0 +1,288 @@
+"""Layers with constant weights as kernel calls: the method is chosen, the weights are packed, the input is prepared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svitkit.errors import UnsupportedError
+from svitkit.lif import LIFParams
+from svitkit.runtime.import_onnx import Node
+from svitkit.runtime.kernels.dense import DenseSpec, build_dense, can_dot, pack_dense
+from svitkit.runtime.kernels.linear import LinearShape, Window
+from svitkit.runtime.kernels.lists import SEARCH, ListSpec, build_lists, byte_table
+from svitkit.runtime.kernels.rows import RowsSpec, build_rows, pack_rows
+from svitkit.runtime.lowering.translation import Lowering, time_extent
+from svitkit.runtime.view import Atom, Axis, Buffer, View, merge, store
+
+INT16_MAX = 32767
+MAX_BLOCK = 32
+NARROW_MAX = 127
+
+
+@dataclass
+class Linear:
+    """A convolution or matrix product that waits for its consumer.
+
+    Attributes:
+        node: where it comes from.
+        x: the input.
+        weight: (taps * inputs, outputs) float32 or int8.
+        bias: (outputs,) float32, or None.
+        window: geometry over the input's spatial axes.
+        space: atoms of the input's spatial axes, each axis of the window being one.
+        time: atoms of the batch axis.
+        channels: atoms of the input's channel axis.
+        axes: sizes and roles of the output, strides unassigned (0 marks broadcast atoms).
+        output: name of the value that it computes, once scale and bias were absorbed.
+        scale: (outputs,) float32 that the sums of int8 weights are multiplied by, or None.
+        zero_point: input value that means 0.
+    """
+
+    node: Node
+    output: str
+    x: View
+    weight: NDArray[Any]
+    bias: NDArray[np.float32] | None
+    window: Window
+    space: Axis
+    time: Axis
+    channels: Axis
+    out_extents: tuple[int, ...]
+    axes: tuple[Axis, ...]
+    scale: NDArray[np.float32] | None = None
+    zero_point: int = 0
+
+    @property
+    def integer(self) -> bool:
+        """Whether the weights are int8 and the sums integers."""
+        return self.weight.dtype == np.int8
+
+    def emit(self, state: Lowering, out: Buffer) -> None:
+        """Computes the currents by themselves."""
+        emit_linear(state, self, out, None)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A LIF layer that a linear kernel ends with."""
+
+    name: str
+    params: LIFParams
+    out: View
+    state: Buffer | None
+
+
+def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | None) -> None:
+    """Chooses a method, and appends the calls."""
+    shape, target = _shape(linear, out, fused)
+    layer = fused.name if fused else linear.node.name
+    if _is_event(state, linear, shape):
+        kernel, reason = _emit_rows(state, linear, shape, layer, fused, target), "the input is spikes or spike counts"
+    else:
+        kernel, reason = _emit_dense(state, linear, shape, layer, fused, target), "the input is dense"
+    state.program.kernels.append((layer, kernel, reason))
+
+
+def _is_event(state: Lowering, linear: Linear, shape: LinearShape) -> bool:
+    """Whether active inputs are listed."""
+    dense_channels = len(linear.channels) <= 1 and all(atom.stride == 1 for atom in linear.channels)
+    if shape.limit is None or shape.zero_point or not dense_channels:
+        return False
+    return shape.limit == 1 or state.unit.dot is None or not can_dot(shape, state.unit.dot)
+
+
+def _shape(linear: Linear, out: Buffer, fused: Fused | None) -> tuple[LinearShape, Buffer]:
+    """What the layer computes, and the buffer that it writes."""
+    x, time = linear.x, merge(linear.time)
+    if len(time) > 1:
+        raise UnsupportedError("time and batch do not lie behind one another.")
+    target = fused.out if fused else store(out.name, linear.axes, out.dtype)
+    out_space = sorted((atom for atom in target.atoms if atom.role == "space"), key=lambda atom: -atom.stride)
+    out_time = next((atom for atom in target.atoms if atom.role == "time" and atom.size > 1), None)
+    space, window, extents = _blockable(linear, out_space)
+    out_space = list(merge(out_space)) if len(extents) < len(linear.out_extents) else out_space
+    shape = LinearShape(
+        timesteps=time_extent(target),
+        out_extents=extents,
+        window=window,
+        in_strides=tuple(atom.stride for atom in space),
+        time_strides=(time[0].stride if time else 0, out_time.stride if out_time else 0),
+        channels=tuple((atom.size, atom.stride) for atom in linear.channels) or ((1, 1),),
+        in_offset=x.offset,
+        in_elements=x.buffer.elements,
+        in_dtype=x.buffer.dtype,
+        limit=x.buffer.limit,
+        out_strides=loop_strides(out_space, extents),
+        out_elements=target.buffer.elements,
+        out_dtype=target.buffer.dtype,
+        outputs=linear.weight.shape[1],
+        integer=linear.integer,
+        zero_point=linear.zero_point,
+        has_scale=linear.scale is not None,
+        has_bias=linear.bias is not None,
+        lif=fused.params if fused else None,
+        keeps_state=fused is not None and fused.state is not None,
+    )
+    return shape, target.buffer if fused else out
+
+
+def _name(kind: str, shape: LinearShape) -> str:
+    words = [kind, *["int8"] * shape.integer, "matmul" if shape.window.taps == 1 else "conv"]
+    return "_".join([*words, *["lif"] * (shape.lif is not None)])
+
+
+def _finish(state: Lowering, linear: Linear, fused: Fused | None, out: Buffer) -> list[Buffer]:
+    """The buffers that every method ends with: [scale], [bias], [v_state], out."""
+    buffers = []
+    for name, vector in (("scale", linear.scale), ("bias", linear.bias)):
+        if vector is not None:
+            buffers.append(state.weights(f"{linear.node.outputs[0]}.{name}", np.asarray(vector, np.float32)))
+    return [*buffers, *([fused.state] if fused and fused.state else []), out]
+
+
+def _emit_dense(
+    state: Lowering, linear: Linear, shape: LinearShape, layer: str, fused: Fused | None, out: Buffer
+) -> str:
+    unit = state.unit
+    instruction = unit.dot if unit.dot and can_dot(shape, unit.dot) else None
+    times = min(shape.in_times, unit.dense_rows)
+    block = 1
+    if shape.window.is_pointwise and shape.in_times < unit.dense_rows:
+        block = largest_divisor(shape.out_extents[-1] if shape.out_extents else 1, unit.dense_rows // shape.in_times)
+    spec = DenseSpec(shape, unit.dense_lanes, unit.chunk, times, block, instruction)
+    weight = linear.weight if linear.integer else np.asarray(linear.weight, np.float32)
+    packed = state.weights(f"{linear.node.inputs[1]}.panels", pack_dense(spec, weight))
+    kernel = _name("dot" if instruction else "dense", shape)
+    buffers = [linear.x.buffer, packed, *_finish(state, linear, fused, out)]
+    work = shape.positions * shape.in_times * shape.window.taps * shape.inputs * shape.outputs
+    state.call(layer, kernel, spec, build_dense, buffers, work=work)
+    return kernel
+
+
+def _emit_rows(
+    state: Lowering, linear: Linear, shape: LinearShape, layer: str, fused: Fused | None, out: Buffer
+) -> str:
+    spec = _rows_spec(state, linear, shape)
+    index, count = _lists(state, linear.x, spec.lists)
+    weight = linear.weight if linear.integer else np.asarray(linear.weight, np.float32)
+    buffers = [index, count, state.weights(f"{linear.node.inputs[1]}.rows", pack_rows(spec, weight))]
+    name = linear.node.outputs[0]
+    if spec.joins:
+        buffers.append(Buffer(f"{name}.joined", "uint16", (spec.parts * spec.joined_lists * spec.joined_capacity,)))
+        buffers.append(Buffer(f"{name}.joined_count", "int32", (spec.parts * spec.joined_lists,)))
+    if spec.scratch:
+        buffers.append(Buffer(f"{name}.scratch", spec.total_dtype, (spec.parts * spec.scratch,)))
+    buffers += _finish(state, linear, fused, out)
+    kernel = _name("event", shape)
+    work = shape.positions * shape.in_times * shape.window.taps * shape.inputs * shape.outputs // 8
+    state.call(layer, kernel, spec, build_rows, buffers, work=work)
+    return kernel
+
+
+def _lists(state: Lowering, x: View, spec: ListSpec) -> tuple[Buffer, Buffer]:
+    """The lists of a value; several layers that read it in the same way share them."""
+    key = (x.buffer, spec)
+    if key not in state.lists:
+        name = f"{x.buffer.name}.{x.offset}.{spec.chunk}"
+        index = Buffer(f"{name}.index", "uint16", (spec.lists * spec.capacity,))
+        count = Buffer(f"{name}.count", "int32", (spec.lists,))
+        tables = [state.weights("byte_table", byte_table())] if spec.search == "table" else []
+        work = spec.lists * spec.chunk
+        state.call(x.buffer.name, "list", spec, build_lists, [x.buffer, *tables, index, count], work=work)
+        state.lists[key] = index, count
+    return state.lists[key]
+
+
+def _rows_spec(state: Lowering, linear: Linear, shape: LinearShape) -> RowsSpec:
+    unit = state.unit
+    limit = shape.limit or 1
+    narrow = linear.integer and int(np.abs(linear.weight.astype(np.int16)).max()) * unit.narrow_group <= NARROW_MAX
+    group = unit.narrow_group if narrow else unit.group if linear.integer else 1
+    lanes = unit.integer_lanes if linear.integer else unit.float_lanes
+    taps, chunk = _segment(linear, shape, unit.segment_bytes // (lanes * linear.weight.itemsize))
+    joins = not shape.window.is_pointwise
+    lists = ListSpec(
+        extents=(*shape.window.in_extents, shape.in_times),
+        strides=(*shape.in_strides, shape.time_strides[0]),
+        offset=shape.in_offset,
+        elements=shape.in_elements,
+        inputs=shape.inputs,
+        chunk=chunk,
+        digits=limit.bit_length(),
+        group=1 if joins else group,
+        search=unit.search,
+    )
+    scratch = taps < shape.window.taps or chunk < shape.inputs
+    last = shape.out_extents[-1] if shape.out_extents else 1
+    return RowsSpec(
+        shape=shape,
+        lists=lists,
+        lanes=lanes,
+        chunk=unit.chunk,
+        group=group,
+        narrow=narrow,
+        taps=taps,
+        block=largest_divisor(last, MAX_BLOCK) if joins or scratch else 1,
+        wide=linear.integer and limit * _reach(linear.weight) > INT16_MAX,
+        parts=state.parts,
+    )
+
+
+def _segment(linear: Linear, shape: LinearShape, rows: int) -> tuple[int, int]:
+    """Taps and channels of one segment: at most ``rows`` rows; sums of integers for inputs 0 and 1 fit 16 bits."""
+    taps, inputs = shape.window.taps, shape.inputs
+
+    def fits(group: int, chunk: int) -> bool:
+        if group * chunk > rows and group * chunk > 1:
+            return False
+        if not linear.integer:
+            return True
+        weight = linear.weight.reshape(taps, inputs, -1)
+        pieces = [
+            weight[tap : tap + group, at : at + chunk].reshape(-1, weight.shape[-1])
+            for tap in range(0, taps, group)
+            for at in range(0, inputs, chunk)
+        ]
+        return all(_reach(piece) <= INT16_MAX for piece in pieces)
+
+    for parts in range(1, taps + 1):
+        group = -(-taps // parts)
+        if fits(group, inputs):
+            return group, inputs
+    for parts in range(2, inputs + 1):
+        chunk = -(-inputs // parts)
+        chunk = min(inputs, -(-chunk // SEARCH) * SEARCH) if chunk > SEARCH else chunk
+        if fits(1, chunk):
+            return 1, chunk
+    return 1, 1
+
+
+def _reach(weight: NDArray[Any]) -> int:
+    """Largest magnitude that a sum of some of the rows can have, over all channels."""
+    whole = weight.astype(np.int64)
+    return int(max(np.maximum(whole, 0).sum(axis=-2).max(), -np.minimum(whole, 0).sum(axis=-2).min()))
+
+
+def largest_divisor(extent: int, limit: int) -> int:
+    """The largest divisor of ``extent`` up to ``limit``."""
+    return max(size for size in range(1, min(extent, max(limit, 1)) + 1) if extent % size == 0)
+
+
+def _blockable(linear: Linear, out_space: Sequence[Atom]) -> tuple[Axis, Window, tuple[int, ...]]:
+    """Joins the positions of a pointwise layer into one axis where they lie behind one another on both sides."""
+    space, joined = linear.space, merge(linear.space)
+    if not linear.window.is_pointwise or len(joined) != 1 or len(merge(out_space)) != 1:
+        return space, linear.window, linear.out_extents
+    extents = (joined[0].size,)
+    return joined, Window(extents, (1,), (1,), (0,)), extents
+
+
+def loop_strides(atoms: Sequence[Atom], extents: Sequence[int]) -> tuple[int, ...]:
+    """Strides of the output loops; loops of extent 1 have no atom."""
+    rest = iter([atom for atom in atoms if atom.size > 1])
+    return tuple(next(rest).stride if extent > 1 else 0 for extent in extents)
