@@ -78,8 +78,8 @@ class ModelMetadata:
         input: the graph's data input, normalized float32; (B, C, H, W) or (T, B, C, H, W).
         output: the logits, (B, classes); in step mode those of one step, whose mean over T steps are the sequence's.
         lif_layers: every layer of neurons, in the order of execution.
-        parameter_bytes: bytes of the parameters in the graph (batch norm folded, dead parameters gone); float32, or integers
-            at their width with their scales.
+        parameter_bytes: bytes of the parameters in the graph (batch norm folded, dead parameters gone):
+            float32, or integers at their width and their scales.
         original_parameter_bytes: the same count for the network before compression.
         plan_sha256: hash of the prune plan, None where nothing was pruned.
     """

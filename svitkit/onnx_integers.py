@@ -51,11 +51,10 @@ class _Checker:
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
         for node in graph.node:
             if node.op_type == "Constant":
-                self.constants[node.output[0]] = node.attribute[0].t
+                self.constants.update(dict.fromkeys(node.output, node.attribute[0].t))
         self.types.update({name: tensor.data_type for name, tensor in self.constants.items()})
-        self.short = {
-            node.output[0] for node in graph.node if node.op_type == "Cast" and node.input[0] in self.constants
-        }
+        casts = [node for node in graph.node if node.op_type == "Cast" and set(node.input) <= set(self.constants)]
+        self.short = {name for node in casts for name in node.output}
 
     def check(self, node: onnx.NodeProto) -> None:
         where = f"{self.source}: node '{node.name or '?'}' ({node.op_type})"
