@@ -68,8 +68,11 @@ def shared_nest(extents: Sequence[int]) -> Iterator[list[Expr]]:
         joined += 1
     if prod(extents[:joined]) == 1:
         joined = len(extents)
-    begin, end = share(prod(extents[:joined]))
+    turns = prod(extents[:joined])
+    begin, end = share(turns)
     with T.serial(begin, end) as turn, nest(extents[joined:]) as inner:
+        if joined < len(extents):  # tells TVM the range, so that it drops conditions that are always true
+            turn = T.max(T.min(turn, T.int32(turns - 1)), T.int32(0))
         outer = []
         for index, extent in enumerate(extents[:joined]):
             number = T.truncdiv(turn, T.int32(prod(extents[index + 1 : joined])))
