@@ -15,6 +15,7 @@ from math import prod
 from typing import Literal
 
 from svitkit.errors import UnsupportedError
+from svitkit.runtime.density import Density
 
 Role = Literal["space", "time", "channel"]
 STORAGE_ORDER: tuple[Role, ...] = ("space", "time", "channel")
@@ -30,6 +31,7 @@ class Buffer:
         dtype: numpy dtype name.
         shape: extents in storage order.
         limit: largest value an integer buffer can hold, None for real values.
+        density: how often a value of an integer buffer occurs; None where nothing is known.
         space: which part of the memory plan it lives in.
     """
 
@@ -37,6 +39,7 @@ class Buffer:
     dtype: str
     shape: tuple[int, ...]
     limit: int | None = None
+    density: Density | None = None
     space: Literal["workspace", "states", "weights"] = "workspace"
 
     @property

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import prod
 
 import numpy as np
 
 from svitkit.errors import UnsupportedError
+from svitkit.runtime.density import Density, added, multiplied
 from svitkit.runtime.import_onnx import Node, axes_of
 from svitkit.runtime.kernels.pointwise import (
     ElementwiseSpec,
@@ -86,6 +88,7 @@ def emit_elementwise(
     limit = None if constant is not None else _limit(operator, views)
     axes = [[common_atom(atoms) for atoms in axis] for axis in aligned]
     result = store(node.outputs[0], axes, "float32" if limit is None else "uint8", limit=limit)
+    result.buffer.density = None if limit is None else _density(operator, views)
     if out is not None:
         result = replace(result, buffer=out)
     pairs = [
@@ -115,6 +118,15 @@ def _limit(operator: Operator, views: Sequence[View]) -> int | None:
     known = [limit for limit in limits if limit is not None]
     limit = sum(known) if operator == "add" else prod(known)
     return limit if limit <= LARGEST_BYTE else None
+
+
+def _density(operator: Operator, views: Sequence[View]) -> Density | None:
+    """How often an integer result has which value."""
+    densities = [view.buffer.density for view in views]
+    known = [density for density in densities if density is not None]
+    if len(known) < len(densities):
+        return None
+    return reduce(added if operator == "add" else multiplied, known)
 
 
 def lower_cast(state: Lowering, node: Node) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from math import prod
 
 from svitkit.lif import LIFParams
+from svitkit.runtime.density import spikes
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.neurons import NeuronSpec, build_neurons
 from svitkit.runtime.lowering.arithmetic import Scaled
@@ -25,6 +26,7 @@ def lower_lif(state: Lowering, node: Node) -> None:
     timesteps = source.shape[0]
     out_axes = (_time_axis(timesteps), *source.axes[1:])
     out = store(node.outputs[0], [[replace(a, stride=1) for a in axis] for axis in out_axes], "uint8", limit=1)
+    out.buffer.density = spikes(_firing_rate(state, node.name), node.name)
     keeps_state = node.inputs[1] not in state.graph.constants
     potential = _state_buffer(state, node, out, params) if keeps_state else None
     if isinstance(waiting, Linear) and _same_order(waiting, source, out):
@@ -37,6 +39,11 @@ def lower_lif(state: Lowering, node: Node) -> None:
         _emit_neurons(state, node, state.read(node.inputs[0]), out, params, 1.0, potential)
     state.values[node.outputs[0]] = out
     state.program.taps.append(Tap(node.name, out, len(state.program.calls) - 1))
+
+
+def _firing_rate(state: Lowering, layer: str) -> float | None:
+    """The rate that calibration saw in a layer of neurons."""
+    return next((lif.firing_rate for lif in state.graph.metadata.lif_layers if lif.name == layer), None)
 
 
 def _time_axis(timesteps: int) -> Axis:

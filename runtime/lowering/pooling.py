@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from svitkit.errors import UnsupportedError
+from svitkit.runtime.density import largest
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.linear import Window
 from svitkit.runtime.kernels.pool import PoolSpec, build_pool
@@ -37,6 +38,7 @@ def lower_pool(state: Lowering, node: Node) -> None:
         raise UnsupportedError("pooling needs spatial and channel axes that each lie behind one another.")
     out_axes = (x.axes[0], x.axes[1], *[(Atom(extent, 1, "space"),) for extent in out_extents])
     out = store(node.outputs[0], out_axes, x.buffer.dtype, limit=x.buffer.limit)
+    out.buffer.density = largest(x.buffer.density, prod(kernel)) if x.buffer.density else None
     pairs = [pair for pair in zip(x.axes[0], out.axes[0], strict=True) if pair[0].stride]
     spec = PoolSpec(
         window=Window(extents, kernel, stride, pads[:rank]),
