@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -150,7 +149,7 @@ class _Rewriter:
     def _weight(self, node: ir.Node, name: str, integers: NDArray[np.int8], bits: int) -> ir.Value:
         """Registers the integers; 4-bit ones are stored so, and cast to int8 by a node that readers fold."""
         packed = stored_bits(bits) == PACKED_BITS
-        array = integers.astype(ml_dtypes.int4) if packed else integers
+        array = integers.astype(_TYPES.INT4.numpy()) if packed else integers
         tensor = ir.Tensor(array, dtype=_TYPES.INT4 if packed else _TYPES.INT8)
         value = initializer(self.graph, tensor, f"{name}.weight", replaces=node.inputs[1])
         return self._cast(value, node, f"{name}.weight.int8", _TYPES.INT8) if packed else value
