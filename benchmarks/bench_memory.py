@@ -29,8 +29,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.network_files import Files, write_files
 from benchmarks.networks import BenchNetwork, load_network, network_names
-from benchmarks.peers import Files, write_files
 from svitkit.boards.board import load_board
 from svitkit.errors import RunError, SvitError
 from svitkit.models.checkpoint import save_checkpoint

@@ -2,7 +2,8 @@
 
 How fast a spiking network runs depends on its shape and on how often its neurons fire, not on what it has learned. So
 these are drawn at random and calibrated (:mod:`benchmarks.calibrate`); a network of the zoo keeps its own weights and
-the rates that it has on the test images of its data.
+the rates that it has on the test images of its data. Either can be had with integer weights, as ``svitkit compress
+--method int8`` and ``int4`` round them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 
 from benchmarks.calibrate import fire_at_rate
+from svitkit.compress.options import INTEGER_METHODS
+from svitkit.compress.quantize import quantize_network, uniform_bits
 from svitkit.data import batches, load_data
 from svitkit.errors import ConfigError, unknown_name
 from svitkit.export.rates import firing_rates
@@ -63,6 +66,7 @@ class BenchNetwork:
         inputs: (T, N, C, H, W) float32, different normalized images, each shown at every time step.
         rate: spikes per neuron and time step that were asked for; None for the network's own.
         rates: layer -> spikes per neuron and time step on ``inputs``, in the order of execution.
+        seed: of random weights and inputs.
     """
 
     name: str
@@ -70,6 +74,7 @@ class BenchNetwork:
     inputs: torch.Tensor
     rate: float | None
     rates: dict[str, float]
+    seed: int = 0
 
 
 def network_names() -> tuple[str, ...]:
@@ -115,7 +120,28 @@ def random_network(
     fire_at_rate(model, inputs, rate, seed=seed)
     spec = replace(spec, original_parameter_bytes=parameter_bytes(model, example_input(spec)))
     checkpoint = Checkpoint(model=model, spec=spec)
-    return BenchNetwork(name=name, checkpoint=checkpoint, inputs=inputs, rate=rate, rates=firing_rates(model, inputs))
+    rates = firing_rates(model, inputs)
+    return BenchNetwork(name=name, checkpoint=checkpoint, inputs=inputs, rate=rate, rates=rates, seed=seed)
+
+
+def integer_network(network: BenchNetwork, method: str) -> BenchNetwork:
+    """Returns a network with integer weights and an 8-bit input; the network given is not changed.
+
+    Rounding moves currents, so that other neurons fire. A random network is therefore calibrated again, in the same way
+    and with the same seed: batch norms, which are folded into scales and biases, and thresholds in attention change,
+    the integers do not. A network of the zoo stays as it was rounded.
+
+    Args:
+        network: with float weights.
+        method: a name of ``INTEGER_METHODS``.
+    """
+    checkpoint, spec = network.checkpoint, network.checkpoint.spec
+    bits = uniform_bits(checkpoint.model, example_input(spec), INTEGER_METHODS[method])
+    small = quantize_network(checkpoint.model, bits, spec.normalization, static=spec.static_input)
+    if network.rate is not None:
+        fire_at_rate(small.model, network.inputs, network.rate, seed=network.seed)
+    rounded = Checkpoint(model=small.model, spec=replace(spec, quantization=small.spec), quantized=small.weights)
+    return replace(network, checkpoint=rounded, rates=firing_rates(small.model, network.inputs))
 
 
 def _spec(family: str, arguments: dict[str, Any]) -> ModelSpec:

@@ -7,72 +7,25 @@ weights and activations by its own static quantization; OpenVINO its latency mod
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.networks import BenchNetwork
-from benchmarks.unroll_lif import unroll_lif
+from benchmarks.network_files import Files, Frames
 from svitkit.boards.board import load_board
-from svitkit.compress.options import METHODS
-from svitkit.export.pipeline import export_onnx
-from svitkit.manifest import ModelMetadata
+from svitkit.errors import VerificationError
 from svitkit.models.run import forward_logits
 from svitkit.runtime.build import build_bundle
 from svitkit.runtime.session import Session
 
-Frames = NDArray[np.float32]
 Runtime = Callable[[Frames], NDArray[np.float32]]
 
 
 class UnavailableError(Exception):
     """A runtime cannot run the network here; the text says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Files:
-    """One network as every runtime reads it.
-
-    Attributes:
-        network: where it came from.
-        work: directory of all files.
-        onnx: the exported file; each layer of neurons is a Scan.
-        unrolled: the same with elementwise nodes, see :mod:`benchmarks.unroll_lif`.
-        metadata: what the export says about itself.
-        inputs: (N, *input shape) float32, the network's inputs as the files take them.
-        threads: threads that every runtime gets.
-    """
-
-    network: BenchNetwork
-    work: Path
-    onnx: Path
-    unrolled: Path
-    metadata: ModelMetadata
-    inputs: Frames
-    threads: int
-
-
-def write_files(network: BenchNetwork, work: Path, *, threads: int) -> Files:
-    """Exports a network in both forms."""
-    exported, unrolled = work / "model.onnx", work / "unrolled.onnx"
-    metadata = export_onnx(network.checkpoint, exported, calibration=network.inputs)
-    onnx.save(unroll_lif(onnx.load(exported)), unrolled)
-    frames = network.inputs.numpy()  # (T, N, C, H, W)
-    inputs = frames[:1].swapaxes(0, 1) if metadata.static_input else frames.swapaxes(0, 1)[:, :, None]
-    return Files(
-        network=network,
-        work=work,
-        onnx=exported,
-        unrolled=unrolled,
-        metadata=metadata,
-        inputs=np.ascontiguousarray(inputs),
-        threads=threads,
-    )
 
 
 def svitkit_fp32(files: Files) -> Runtime:
@@ -83,14 +36,19 @@ def svitkit_fp32(files: Files) -> Runtime:
 
 
 def svitkit_integer(files: Files, method: str) -> Runtime:
-    """Loads a bundle with integer weights.
+    """Builds the bundle with integer weights, loads it and holds it against ONNX Runtime on the same file.
 
     Raises:
-        UnavailableError: svitkit cannot make one.
+        VerificationError: a logit differs in a bit.
     """
-    if method not in METHODS:
-        raise UnavailableError(f"svitkit.compress has no method '{method}', only {', '.join(METHODS)}")
-    raise UnavailableError(f"svitkit.compress has the method '{method}', but this benchmark does not use it yet")
+    made, bundle = files.integers[method], files.work / f"bundle-{method}"
+    build_bundle(made.onnx, load_board("host"), bundle, golden=files.inputs)
+    run = Session(bundle, threads=files.threads).run
+    logits = np.concatenate([run(x) for x in files.inputs])
+    if not np.array_equal(logits, made.logits):
+        wrong = int((logits != made.logits).any(axis=1).sum())
+        raise VerificationError(f"{wrong} of {len(logits)} inputs have other logits than ONNX Runtime on {method}.onnx")
+    return run
 
 
 def torch_eager(files: Files) -> Runtime:
@@ -142,7 +100,7 @@ def quantized(files: Files) -> Path:
         def get_next(self) -> dict[str, Frames] | None:
             return next(self.feeds, None)
 
-    path = files.work / "int8.onnx"
+    path = files.work / "qdq.onnx"
     if not path.exists():
         prepared = files.work / "prepared.onnx"
         quant_pre_process(files.unrolled, prepared, skip_symbolic_shape=True)

@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.networks import NETWORKS, load_network
+from benchmarks.networks import NETWORKS, integer_network, load_network
 from svitkit.errors import ConfigError
 from svitkit.export.rates import firing_rates
+from svitkit.models.quantized import check_quantized
 from svitkit.zoo import ZOO
 
 
@@ -17,6 +18,20 @@ def test_every_layer_of_a_random_network_fires_at_the_rate_asked_for(tiny, rate)
     assert len(network.rates) == 10
     assert others == pytest.approx(dict.fromkeys(others, rate), abs=0.003)
     assert sums == pytest.approx(dict.fromkeys(sums, rate), abs=0.05)
+
+
+@pytest.mark.parametrize("method", ["int8", "int4"])
+@pytest.mark.parametrize("rate", [0.06, 0.3])
+def test_a_network_with_integer_weights_fires_at_the_rate_asked_for_too(tiny, method, rate):
+    network = load_network(tiny, rate=rate, images=16)
+    before = {name: value.clone() for name, value in network.checkpoint.model.state_dict().items()}
+    small = integer_network(network, method)
+    others = {name: got for name, got in small.rates.items() if "attn_lif" not in name}
+    assert others == pytest.approx(dict.fromkeys(others, rate), abs=0.003)
+    assert small.rates == firing_rates(small.checkpoint.model, network.inputs)
+    check_quantized(small.checkpoint.model, small.checkpoint.spec.quantization, small.checkpoint.quantized)
+    after = network.checkpoint.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_the_rates_are_those_of_the_inputs_that_come_with_the_network(tiny):
