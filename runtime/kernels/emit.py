@@ -145,8 +145,12 @@ def as_float(value: Expr, dtype: str) -> Expr:
 
 def divide(value: Expr, divisor: float) -> Expr:
     """Division by a constant; by a power of two it is an exact multiplication."""
-    is_power_of_two = frexp(divisor)[0] == 0.5
-    return value * T.float32(1.0 / divisor) if is_power_of_two else value / T.float32(divisor)
+    return value * T.float32(1.0 / divisor) if is_power_of_two(divisor) else value / T.float32(divisor)
+
+
+def is_power_of_two(factor: float) -> bool:
+    """Whether a product with the factor is exact."""
+    return abs(frexp(factor)[0]) == 0.5
 
 
 def charge(x: Expr, v: Expr, params: LIFParams) -> Expr:

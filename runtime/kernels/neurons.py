@@ -19,8 +19,10 @@ from svitkit.runtime.kernels.emit import (
     assign,
     charge,
     dot,
+    fence,
     fire,
     function,
+    is_power_of_two,
     nest,
     row_major,
     shared_nest,
@@ -38,7 +40,7 @@ class NeuronSpec:
     Attributes:
         extents: loops over neurons in storage order; the last one is the vector axis.
         timesteps: T, with the time strides of input and output.
-        scale: power of two that the input is multiplied by (then the product is exact), 1 for none.
+        scale: factor of the input, 1 for none; the product is rounded before the neuron adds it.
         keeps_state: whether the potential is loaded and stored (step mode); it lies dense in loop order.
     """
 
@@ -88,7 +90,10 @@ def _step(spec: NeuronSpec, x: Expr, out: Expr, v: Expr, width: int, source: Exp
 
     def current(j: Expr) -> Expr:
         value = as_float(x[source + j * spec.x.strides[-1]], spec.x.dtype)
-        return value if spec.scale == 1.0 else value * T.float32(spec.scale)
+        if spec.scale == 1.0:
+            return value
+        product = value * T.float32(spec.scale)
+        return product if is_power_of_two(spec.scale) else fence(product)
 
     assign(v, 0, width, lambda j: charge(current(j), v[j], spec.params))
     fire(v, out, target, width, spec.params, stride=spec.out.strides[-1])

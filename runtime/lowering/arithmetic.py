@@ -32,17 +32,29 @@ SINGLE = (Atom(1, 0, "channel"), Atom(1, 0, "channel"))
 
 @dataclass
 class Scaled:
-    """A value times a power of two, which the next LIF layer multiplies by itself."""
+    """A value times a scalar, which the next LIF layer multiplies by itself.
+
+    Attributes:
+        node: where it comes from.
+        output: name of the product.
+        view: the value. Until the product is computed it lies as the value does, so that views of both are alike.
+        factor: the scalar.
+    """
 
     node: Node
     output: str
     view: View
-    placeholder: View
     factor: float
 
     def emit(self, state: Lowering, out: Buffer) -> None:
         """Computes the product by itself."""
-        emit_elementwise(state, self.node, "mul", [self.view], self.factor, out=out)
+        state.settle(self.view)
+        atoms = sorted((a for a in self.view.atoms if a.size > 1 and a.stride), key=lambda atom: -atom.stride)
+        x = operand(self.view, atoms)
+        target = operand(replace(self.view, buffer=out), atoms)
+        spec = ElementwiseSpec("mul", tuple(atom.size for atom in atoms), (x,), self.factor, target)
+        work = prod(spec.extents)
+        state.call(self.node.name, "mul", spec, build_elementwise, [self.view.buffer, out], work=work)
 
 
 def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
@@ -64,12 +76,12 @@ def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
 
 
 def lower_scalar(state: Lowering, node: Node, operator: Operator, source: str, constant: float) -> None:
-    """A scalar factor that is a power of two waits for a LIF layer; anything else is computed at once."""
+    """A scalar factor waits for a LIF layer; anything else is computed at once."""
     view = state.read(source)
-    if operator == "mul" and constant > 0 and np.frexp(constant)[0] == 0.5:
-        out = store(node.outputs[0], view.axes, "float32")
-        state.values[node.outputs[0]] = out
-        state.waiting[out.buffer] = Scaled(node, node.outputs[0], view, out, constant)
+    if operator == "mul":
+        buffer = Buffer(node.outputs[0], "float32", view.buffer.shape)
+        state.values[node.outputs[0]] = replace(view, buffer=buffer)
+        state.waiting[buffer] = Scaled(node, node.outputs[0], view, constant)
         return
     state.values[node.outputs[0]] = emit_elementwise(state, node, operator, [view], constant)
 

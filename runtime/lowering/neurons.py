@@ -12,12 +12,12 @@ from svitkit.runtime.kernels.neurons import NeuronSpec, build_neurons
 from svitkit.runtime.lowering.arithmetic import Scaled
 from svitkit.runtime.lowering.layers import Fused, Linear, emit_linear
 from svitkit.runtime.lowering.translation import Lowering, operand, time_extent
-from svitkit.runtime.program import Tap
+from svitkit.runtime.program import Chosen, Tap
 from svitkit.runtime.view import STORAGE_ORDER, Atom, Axis, Buffer, View, align, store
 
 
 def lower_lif(state: Lowering, node: Node) -> None:
-    """LIF: one kernel with the layer before it, or with a power-of-two scale before it, or alone."""
+    """LIF: one kernel with the layer before it, or with a scalar factor before it, or alone."""
     params: LIFParams = node.attributes["params"]
     source = state.values[node.inputs[0]]
     waiting = state.waiting.get(source.buffer)
@@ -32,9 +32,11 @@ def lower_lif(state: Lowering, node: Node) -> None:
     if isinstance(waiting, Linear) and _same_order(waiting, source, out):
         del state.waiting[source.buffer]
         emit_linear(state, waiting, source.buffer, Fused(node.name, params, out, potential))
-    elif isinstance(waiting, Scaled) and source == waiting.placeholder:
+    elif isinstance(waiting, Scaled):
         del state.waiting[source.buffer]
-        _emit_neurons(state, node, waiting.view, out, params, waiting.factor, potential)
+        state.settle(waiting.view)
+        x = replace(source, buffer=waiting.view.buffer)
+        _emit_neurons(state, node, x, out, params, waiting.factor, potential)
     else:
         _emit_neurons(state, node, state.read(node.inputs[0]), out, params, 1.0, potential)
     state.values[node.outputs[0]] = out
@@ -91,4 +93,11 @@ def _emit_neurons(
     )
     states = [potential] if potential else []
     state.call(node.name, "lif", spec, build_neurons, [x.buffer, *states, out.buffer], work=out.buffer.elements)
-    state.program.kernels.append((node.name, "lif", "the input is no linear layer's result"))
+    state.program.kernels.append(
+        Chosen(
+            layer=node.name,
+            kernel="lif",
+            reason="the input is no linear layer's result",
+            call=len(state.program.calls) - 1,
+        )
+    )

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from svitkit.runtime.cost_model import CostModel, Method
 from svitkit.runtime.import_onnx import Graph
 from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operand, build_elementwise
 from svitkit.runtime.program import Call, Program
@@ -41,6 +42,8 @@ class Lowering:
     Attributes:
         graph: the imported network.
         unit: the vector unit of the target.
+        costs: what work costs on the target.
+        prefer: the method that is taken wherever it can be, or None for the one that costs least.
         parts: most parts that a call is divided into; kernels with memory for each part have it for so many.
         consumers: how many computing nodes read each value, directly or through views.
         program: what was translated so far.
@@ -52,6 +55,8 @@ class Lowering:
 
     graph: Graph
     unit: VectorUnit
+    costs: CostModel
+    prefer: Method | None
     parts: int
     consumers: dict[str, int]
     program: Program
@@ -64,11 +69,14 @@ class Lowering:
         """Returns a value as a view; computes it first if it waits, and turns a constant into weights."""
         if name in self.graph.constants:
             return self.constant_view(name)
-        view = self.values[name]
+        self.settle(self.values[name])
+        return self.values[name]
+
+    def settle(self, view: View) -> None:
+        """Computes a value if it waits."""
         waiting = self.waiting.pop(view.buffer, None)
         if waiting is not None:
             waiting.emit(self, view.buffer)
-        return view
 
     def constant_view(self, name: str) -> View:
         """Returns a constant as weights in the file's own order."""
