@@ -13,7 +13,7 @@ from svitkit.files import sha256, staged_directory, write_bytes, write_text
 from svitkit.manifest import FileEntry, KernelChoice, Manifest, write_manifest
 from svitkit.runtime.golden import check_golden_inputs, golden_outputs
 from svitkit.runtime.pipeline import Compiled, compile_network
-from svitkit.runtime.program import to_text, weight_bytes
+from svitkit.runtime.program import Chosen, to_text, weight_bytes
 from svitkit.runtime.toolchain import build_runner, check_glibc
 
 GOLDEN_TOLERANCE = 1e-3
@@ -51,6 +51,16 @@ def build_bundle(onnx_path: Path, board: Board, out: Path, *, golden: NDArray[np
     return manifest
 
 
+def _kernel_choice(chosen: Chosen) -> KernelChoice:
+    return KernelChoice(
+        layer=chosen.layer,
+        kernel=chosen.kernel,
+        reason=chosen.reason,
+        input_density=chosen.input_density,
+        predicted_ns=chosen.predicted_ns,
+    )
+
+
 def _manifest(compiled: Compiled, board: Board, bundle: Path, golden_count: int) -> Manifest:
     import tvm
 
@@ -62,7 +72,7 @@ def _manifest(compiled: Compiled, board: Board, bundle: Path, golden_count: int)
         required_features=board.required_features,
         glibc_floor=board.glibc,
         tvm_version=tvm.__version__,
-        kernels=tuple(KernelChoice(layer=a, kernel=b, reason=c) for a, b, c in compiled.program.kernels),
+        kernels=tuple(_kernel_choice(chosen) for chosen in compiled.program.kernels),
         weights_bytes=compiled.plan.weights_bytes,
         state_bytes=compiled.plan.states_bytes,
         workspace_bytes=compiled.plan.workspace_bytes,

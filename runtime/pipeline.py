@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from svitkit.boards.board import MOST_THREADS, Board
+from svitkit.runtime.cost_model import Method, cost_model
 from svitkit.runtime.import_onnx import Graph, import_onnx
 from svitkit.runtime.lowering.rules import lower
 from svitkit.runtime.memory import plan_memory
@@ -24,16 +25,18 @@ class Compiled:
     plan: MemoryPlan
 
 
-def compile_network(onnx_path: Path, board: Board, library: Path) -> Compiled:
+def compile_network(onnx_path: Path, board: Board, library: Path, *, prefer: Method | None = None) -> Compiled:
     """Imports, lowers, plans and compiles a network for a board.
 
     Args:
         onnx_path: a file that ``svitkit export`` wrote.
         board: the board whose CPU the machine code is for.
         library: where the shared library is written.
+        prefer: a method that is taken wherever it can be, instead of the one that costs least.
     """
     graph = import_onnx(onnx_path)
-    program = lower(graph, unit=vector_unit(board), parts=min(board.cores, MOST_THREADS))
+    parts = min(board.cores, MOST_THREADS)
+    program = lower(graph, unit=vector_unit(board), costs=cost_model(board), parts=parts, prefer=prefer)
     plan = plan_memory(program)
     compile_kernels(program, board, library)
     return Compiled(graph, program, plan)

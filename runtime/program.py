@@ -6,6 +6,7 @@ library. The plan holds no pointers and no sizes that are not known at build tim
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,28 @@ class Tap:
     call: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The kernel of a call, and what was expected of it.
+
+    Attributes:
+        layer, kernel: names as in the call; the kernel's without its number.
+        reason: why this one.
+        call: number of the call.
+        input_density: share of its inputs that are not 0, None for real inputs.
+        counts: its work, by the names of :mod:`svitkit.runtime.work_counts`; empty where nobody counts it.
+        predicted_ns: its time by the cost model of the board, None where that has none.
+    """
+
+    layer: str
+    kernel: str
+    reason: str
+    call: int
+    input_density: float | None = None
+    counts: Mapping[str, float] = field(default_factory=dict)
+    predicted_ns: float | None = None
+
+
 @dataclass
 class Program:
     """An inference as a list of calls.
@@ -49,7 +72,7 @@ class Program:
         weights: contents of every buffer in the weights space, in the order of the file.
         states: initial value of every state buffer.
         taps: spikes of every LIF layer.
-        kernels: for every layer, the kernel's name and the grounds of its choice.
+        kernels: the kernel of every layer and of every list of events, with the grounds.
     """
 
     input: Buffer
@@ -60,7 +83,7 @@ class Program:
     weights: dict[Buffer, bytes] = field(default_factory=dict)
     states: dict[Buffer, float] = field(default_factory=dict)
     taps: list[Tap] = field(default_factory=list)
-    kernels: list[tuple[str, str, str]] = field(default_factory=list)
+    kernels: list[Chosen] = field(default_factory=list)
 
     def buffers(self) -> list[Buffer]:
         """Every buffer once, in the order of first use."""

@@ -105,15 +105,17 @@ class KernelChoice:
     """Which kernel runs one layer, and on what grounds.
 
     Attributes:
-        layer: the layer's name in the exported network.
+        layer: the layer's name in the exported network; for a list of events, the name of the value that it is of.
         kernel: the kernel's name.
         reason: why this one.
+        input_density: share of its inputs that are not 0, by calibration (0..1); None for real inputs.
         predicted_ns: nanoseconds of one run of the layer by the cost model of the board; None if it has none.
     """
 
     layer: str
     kernel: str
     reason: str
+    input_density: float | None = None
     predicted_ns: float | None = None
 
 

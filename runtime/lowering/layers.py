@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from svitkit.errors import UnsupportedError
 from svitkit.lif import LIFParams
+from svitkit.runtime.density import Density, unknown
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.dense import DenseSpec, build_dense, can_dot, pack_dense
 from svitkit.runtime.kernels.linear import LinearShape, Window
 from svitkit.runtime.kernels.lists import SEARCH, ListSpec, build_lists, byte_table
 from svitkit.runtime.kernels.rows import RowsSpec, build_rows, pack_rows
+from svitkit.runtime.lowering.choice import choose, record, record_lists
 from svitkit.runtime.lowering.translation import Lowering, time_extent
+from svitkit.runtime.vector_unit import VectorUnit
 from svitkit.runtime.view import Atom, Axis, Buffer, View, merge, store
 
 INT16_MAX = 32767
@@ -81,19 +84,26 @@ def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | Non
     """Chooses a method, and appends the calls."""
     shape, target = _shape(linear, out, fused)
     layer = fused.name if fused else linear.node.name
-    if _is_event(state, linear, shape):
-        kernel, reason = _emit_rows(state, linear, shape, layer, fused, target), "the input is spikes or spike counts"
+    rows = _rows_spec(state, linear, shape) if _can_list(linear, shape) else None
+    dense = _dense_spec(state.unit, shape)
+    density = _density(shape, linear.x.buffer)
+    choice = choose(state, linear.x.buffer, rows, dense, density)
+    if rows is not None and choice.method == "rows":
+        kernel = _emit_rows(state, linear, rows, layer, fused, target)
     else:
-        kernel, reason = _emit_dense(state, linear, shape, layer, fused, target), "the input is dense"
-    state.program.kernels.append((layer, kernel, reason))
+        kernel = _emit_dense(state, linear, dense, layer, fused, target)
+    record(state, choice, layer, kernel, density)
 
 
-def _is_event(state: Lowering, linear: Linear, shape: LinearShape) -> bool:
-    """Whether active inputs are listed."""
-    dense_channels = len(linear.channels) <= 1 and all(atom.stride == 1 for atom in linear.channels)
-    if shape.limit is None or shape.zero_point or not dense_channels:
-        return False
-    return shape.limit == 1 or state.unit.dot is None or not can_dot(shape, state.unit.dot)
+def _can_list(linear: Linear, shape: LinearShape) -> bool:
+    """Whether active inputs can be listed: silence is 0, and channels lie side by side."""
+    side_by_side = len(linear.channels) <= 1 and all(atom.stride == 1 for atom in linear.channels)
+    return shape.limit is not None and not shape.zero_point and side_by_side
+
+
+def _density(shape: LinearShape, buffer: Buffer) -> Density | None:
+    """How often the inputs have which value; None for real ones."""
+    return None if shape.limit is None else buffer.density or unknown(shape.limit)
 
 
 def _shape(linear: Linear, out: Buffer, fused: Fused | None) -> tuple[LinearShape, Buffer]:
@@ -145,29 +155,28 @@ def _finish(state: Lowering, linear: Linear, fused: Fused | None, out: Buffer) -
     return [*buffers, *([fused.state] if fused and fused.state else []), out]
 
 
-def _emit_dense(
-    state: Lowering, linear: Linear, shape: LinearShape, layer: str, fused: Fused | None, out: Buffer
-) -> str:
-    unit = state.unit
+def _dense_spec(unit: VectorUnit, shape: LinearShape) -> DenseSpec:
     instruction = unit.dot if unit.dot and can_dot(shape, unit.dot) else None
     times = min(shape.in_times, unit.dense_rows)
     block = 1
     if shape.window.is_pointwise and shape.in_times < unit.dense_rows:
         block = largest_divisor(shape.out_extents[-1] if shape.out_extents else 1, unit.dense_rows // shape.in_times)
-    spec = DenseSpec(shape, unit.dense_lanes, unit.chunk, times, block, instruction)
+    return DenseSpec(shape, unit.dense_lanes, unit.chunk, times, block, instruction)
+
+
+def _emit_dense(state: Lowering, linear: Linear, spec: DenseSpec, layer: str, fused: Fused | None, out: Buffer) -> str:
+    shape = spec.shape
     weight = linear.weight if linear.integer else np.asarray(linear.weight, np.float32)
     packed = state.weights(f"{linear.node.inputs[1]}.panels", pack_dense(spec, weight))
-    kernel = _name("dot" if instruction else "dense", shape)
+    kernel = _name("dot" if spec.dot else "dense", shape)
     buffers = [linear.x.buffer, packed, *_finish(state, linear, fused, out)]
     work = shape.positions * shape.in_times * shape.window.taps * shape.inputs * shape.outputs
     state.call(layer, kernel, spec, build_dense, buffers, work=work)
     return kernel
 
 
-def _emit_rows(
-    state: Lowering, linear: Linear, shape: LinearShape, layer: str, fused: Fused | None, out: Buffer
-) -> str:
-    spec = _rows_spec(state, linear, shape)
+def _emit_rows(state: Lowering, linear: Linear, spec: RowsSpec, layer: str, fused: Fused | None, out: Buffer) -> str:
+    shape = spec.shape
     index, count = _lists(state, linear.x, spec.lists)
     weight = linear.weight if linear.integer else np.asarray(linear.weight, np.float32)
     buffers = [index, count, state.weights(f"{linear.node.inputs[1]}.rows", pack_rows(spec, weight))]
@@ -194,6 +203,7 @@ def _lists(state: Lowering, x: View, spec: ListSpec) -> tuple[Buffer, Buffer]:
         tables = [state.weights("byte_table", byte_table())] if spec.search == "table" else []
         work = spec.lists * spec.chunk
         state.call(x.buffer.name, "list", spec, build_lists, [x.buffer, *tables, index, count], work=work)
+        record_lists(state, x.buffer, spec)
         state.lists[key] = index, count
     return state.lists[key]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from svitkit.errors import UnsupportedError
+from svitkit.runtime.cost_model import CostModel, Method
 from svitkit.runtime.import_onnx import Graph, Node
 from svitkit.runtime.lowering.arithmetic import lower_binary, lower_cast, lower_quantize, lower_reduce
 from svitkit.runtime.lowering.matmul import lower_matmul
@@ -52,20 +53,24 @@ RULES: dict[str, Callable[[Lowering, Node], None]] = {
 }
 
 
-def lower(graph: Graph, *, unit: VectorUnit, parts: int) -> Program:
+def lower(graph: Graph, *, unit: VectorUnit, costs: CostModel, parts: int, prefer: Method | None = None) -> Program:
     """Translates a network.
 
     Args:
         graph: the imported network.
         unit: the vector unit of the target.
+        costs: what work costs on the target: of the methods for a layer, the one that costs least is taken.
         parts: most threads that the program may run on.
+        prefer: a method that is taken wherever it can be, whatever it costs.
 
     Raises:
         UnsupportedError: a node has no kernel; the message names it.
     """
     name = graph.metadata.input.name
     x = input_view(name, graph.inputs[name])
-    state = Lowering(graph, unit, parts, count_consumers(graph), Program(x.buffer, x.buffer, parts), {name: x})
+    state = Lowering(
+        graph, unit, costs, prefer, parts, count_consumers(graph), Program(x.buffer, x.buffer, parts), {name: x}
+    )
     for node in graph.nodes:
         if node.op not in RULES:
             raise UnsupportedError(

@@ -11,6 +11,8 @@ import tvm
 from numpy.typing import NDArray
 
 from svitkit.manifest import ModelMetadata, Normalization, TensorSpec
+from svitkit.runtime.cost_model import CostModel, Method
+from svitkit.runtime.cost_tables import COSTS
 from svitkit.runtime.import_onnx import Graph, Node
 from svitkit.runtime.lowering import translation
 from svitkit.runtime.lowering.rules import lower
@@ -31,6 +33,8 @@ SMALL = VectorUnit(
     search="table",
     dot=None,
 )
+# What work costs matters where a test asks for no method.
+COSTS_HERE = CostModel(table=COSTS["x86-64-v4"], clock_mhz=1000.0)
 
 
 def graph(
@@ -69,10 +73,12 @@ def node(op: str, inputs: str, output: str, **attributes: Any) -> Node:
 class Player:
     """A compiled program with its memory. Calls that can be split are, in ``parts``, of which the last comes first."""
 
-    def __init__(self, network: Graph, *, unit: VectorUnit = SMALL, parts: int = 3) -> None:
+    def __init__(
+        self, network: Graph, *, unit: VectorUnit = SMALL, parts: int = 3, prefer: Method | None = "rows"
+    ) -> None:
         self.parts = parts
         with patch.object(translation, "SPLIT_WORK", 1):
-            self.program: Program = lower(network, unit=unit, parts=parts)
+            self.program: Program = lower(network, unit=unit, costs=COSTS_HERE, parts=parts, prefer=prefer)
         functions = {name: f.with_attr("global_symbol", name) for name, f in self.program.functions.items()}
         executable = tvm.compile(tvm.IRModule(functions), target="llvm")
         self.source = str(executable.mod.inspect_source("ll"))

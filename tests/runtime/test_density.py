@@ -17,7 +17,7 @@ from svitkit.runtime.density import DEFAULT_RATE, Density, added, largest, multi
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.lowering.rules import lower
 from svitkit.runtime.view import Buffer
-from tests.runtime.playing import SMALL, graph, node
+from tests.runtime.playing import COSTS_HERE, SMALL, graph, node
 
 A = Density((0.5, 0.2, 0.3))
 B = Density((0.1, 0.6, 0.0, 0.3))
@@ -79,7 +79,7 @@ def network(nodes: list[Node], rate: float | None) -> dict[str, Buffer]:
     )
     layer = LIFLayer(name="s", params=LIFParams(), state_shape=shape[1:], firing_rate=rate)
     known = replace(known, metadata=replace(known.metadata, lif_layers=(layer,)))
-    return {buffer.name: buffer for buffer in lower(known, unit=SMALL, parts=1).buffers()}
+    return {buffer.name: buffer for buffer in lower(known, unit=SMALL, costs=COSTS_HERE, parts=1).buffers()}
 
 
 def test_densities_follow_the_graph() -> None:

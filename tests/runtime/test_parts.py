@@ -11,7 +11,7 @@ from svitkit.runtime.import_onnx import Graph
 from svitkit.runtime.lowering.rules import lower
 from svitkit.runtime.lowering.translation import SPLIT_WORK
 from svitkit.runtime.program import Call
-from tests.runtime.playing import SMALL, Player, graph, node
+from tests.runtime.playing import COSTS_HERE, SMALL, Player, graph, node
 
 T, HEADS, C, H, W = 4, 3, 19, 6, 6
 POOL = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}
@@ -80,7 +80,10 @@ def test_every_element_is_written_by_one_part_and_parts_are_alike() -> None:
 
 
 def test_small_calls_are_whole_and_large_ones_split() -> None:
-    small, large = lower(network(), unit=SMALL, parts=4), lower(network(8), unit=SMALL, parts=4)
+    small, large = (
+        lower(network(), unit=SMALL, costs=COSTS_HERE, parts=4),
+        lower(network(8), unit=SMALL, costs=COSTS_HERE, parts=4),
+    )
     assert images().size < SPLIT_WORK < images(8).size
     assert (small.threads, large.threads) == (4, 4)
     divided = {call.layer: call.split for call in large.calls}
