@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,12 @@ import pytest
 
 from benchmarks import estimate_arm
 from benchmarks.assembly import AARCH64, ISAS, Loop, innermost_loops, loops, nesting, read_assembly
-from benchmarks.cycles import Pipeline, function_cost, mispredictions, pieces
+from benchmarks.block_counts import Counted
+from benchmarks.cycles import Cost, Pipeline, function_cost, mispredictions, pieces
 from benchmarks.dense_bound import layer_macs
+from benchmarks.estimate_arm import CallCost, by_kernel, by_layer, functions_of_calls
 from benchmarks.mca import Timing, analyse, dispatch_cycles, find_mca
-from benchmarks.networks import random_network
-from svitkit.errors import ConfigError, SvitError
-from svitkit.export.pipeline import export_onnx
+from svitkit.errors import ConfigError, SvitError, VerificationError
 
 # sum over i < n and k < m of 1, where n >= 1 and m may be 0; as LLVM prints functions
 LISTING = """\
@@ -66,6 +67,7 @@ KEYS = {
     "dense_int8_bound_cycles",
     "covered_share",
     "is_estimate",
+    "kernels",
     "layers",
 }
 
@@ -196,8 +198,10 @@ def test_the_dense_bound_counts_an_image_that_is_repeated_once(tmp_path: Path) -
 
 
 def test_an_unknown_core_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    prepared = estimate_arm.Prepared(onnx=path, dense=path, inputs=np.zeros((1, 1), np.float32), mean_rate=0.5)
     with pytest.raises(SvitError, match="cortex-a999"):
-        estimate_arm.estimate(tmp_path / "model.onnx", np.zeros((1, 1), np.float32), "cortex-a999")
+        estimate_arm.estimate(prepared, "cortex-a999")
 
 
 def test_every_board_core_has_a_model_and_a_dense_unit() -> None:
@@ -205,30 +209,75 @@ def test_every_board_core_has_a_model_and_a_dense_unit() -> None:
     assert {estimate_arm.board_for(core).triple for core in estimate_arm.UNITS} == {"aarch64-linux-gnu"} <= set(ISAS)
 
 
+def test_the_dense_bound_of_integer_weights_is_that_of_float_weights(tiny: str, tmp_path: Path) -> None:
+    macs = {}
+    for precision in ("fp32", "int8", "int4"):
+        prepared = estimate_arm.prepare(tiny, 0.15, 1, precision, tmp_path)
+        macs[precision] = layer_macs(prepared.dense, [])
+        operators = {node.op_type for node in onnx.load(prepared.onnx).graph.node}
+        assert ("ConvInteger" in operators) == (precision != "fp32")
+    assert macs["fp32"] == macs["int8"] == macs["int4"]
+    assert prepared.inputs.shape == (1, 1, 3, 16, 16)
+    assert prepared.mean_rate == pytest.approx(0.15, abs=0.02)
+
+
+def test_calls_are_summed_by_layer_and_by_kind_of_kernel() -> None:
+    costs = [
+        CallCost(layer="a", kernel="list", cost=Cost(cycles=10, instructions=5)),
+        CallCost(layer="b", kernel="event", cost=Cost(cycles=50, instructions=20, bound="unit V", bound_cycles=9)),
+        CallCost(layer="b", kernel="event", cost=Cost(cycles=30, instructions=10, bound="front end", bound_cycles=8)),
+        CallCost(layer="b", kernel="list", cost=Cost(cycles=10, instructions=5)),
+    ]
+    layers = by_layer(costs)
+    assert {layer: (names, cost.cycles) for layer, (names, cost) in layers.items()} == {
+        "a": (["list"], 10),
+        "b": (["event", "event", "list"], 90),
+    }
+    events, lists = by_kernel(costs)
+    assert (events.kernel, events.calls, events.svitkit_cycles, events.share) == ("event", 2, 80, 0.8)
+    assert (events.instructions, events.bound_by) == (30, "unit V")
+    assert (lists.kernel, lists.calls, lists.share) == ("list", 2, 0.2)
+
+
+def test_a_function_that_ran_and_belongs_to_no_call_is_an_error() -> None:
+    @dataclass
+    class Played:
+        calls: tuple[int, ...] = ()
+
+    @dataclass
+    class Compiled:
+        program: Played
+
+    assembly = read_assembly(LISTING, AARCH64)
+    never = dict.fromkeys(range(assembly.counters), 0.0)
+    counted = Counted(compiled=Compiled(Played()), assembly=assembly, counts=never, varying=frozenset())  # type: ignore[arg-type]
+    assert functions_of_calls(counted) == {}
+    with pytest.raises(VerificationError, match="nested"):
+        functions_of_calls(replace(counted, counts=nested_counts(3, 5)))
+
+
+def test_an_unknown_precision_is_an_error_that_names_all(tmp_path: Path) -> None:
+    with pytest.raises(SvitError, match="int4"):
+        estimate_arm.prepare("qkformer", 0.15, 1, "int3", tmp_path)
+
+
 @needs_mca
 @needs_qemu
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
 def test_the_json_of_a_small_network_holds_estimates_and_bounds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: str, precision: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = {"T": 2, "in_channels": 1, "img_size_h": 16, "img_size_w": 16, "num_classes": 3, "patch_size": 4}
-    arguments |= {"embed_dims": 32, "num_heads": 2, "mlp_ratio": 2.0, "depths": 1}
-
-    def prepare(network: str, rate: float, images: int, work: Path) -> tuple[Path, np.ndarray, float]:
-        ready = random_network(network, "spikformer", arguments, rate=rate, images=4)
-        metadata = export_onnx(ready.checkpoint, work / "model.onnx", calibration=ready.inputs)
-        assert metadata.static_input
-        return work / "model.onnx", ready.inputs[0, :images, None].numpy(), rate
-
-    monkeypatch.setattr(estimate_arm, "prepare", prepare)
     totals = {}
     for rate in (0.05, 0.4):
-        estimate_arm.main("tiny", rate, "cortex-a72", 2, True)
+        estimate_arm.main(tiny, rate, "cortex-a72", precision, 2, True)
         result = json.loads(capsys.readouterr().out)
         assert set(result) >= KEYS
         assert result["is_estimate"] is True
+        assert result["precision"] == precision
         assert result["svitkit_low_cycles"] <= result["svitkit_cycles"] <= result["svitkit_high_cycles"]
-        assert sum(layer["svitkit_cycles"] for layer in result["layers"]) == pytest.approx(result["svitkit_cycles"])
+        for parts in ("layers", "kernels"):
+            assert sum(part["svitkit_cycles"] for part in result[parts]) == pytest.approx(result["svitkit_cycles"])
         assert result["macs"] == pytest.approx(4 * result["dense_fp32_bound_cycles"])
         totals[rate] = result["svitkit_cycles"]
     assert totals[0.05] < totals[0.4]
