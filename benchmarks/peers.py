@@ -179,11 +179,12 @@ def load(files: Files) -> tuple[dict[str, Runtime], dict[str, str]]:
             runtimes[name](files.inputs[0])
         except Exception as error:  # a peer may fail in any way; the figure is then null and this its reason
             runtimes.pop(name, None)
-            reasons[name] = _first_line(error)
+            reasons[name] = first_line(error)
     return runtimes, reasons
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Returns what an error says in one line, as the reason for a missing figure."""
     line = next(iter(str(error).strip().splitlines()), "")[:300]
     return line if isinstance(error, UnavailableError) else f"{type(error).__name__}: {line}"
 
