@@ -86,7 +86,11 @@ def count_blocks(onnx: Path, board: Board, inputs: NDArray[np.float32], work: Pa
         inputs: (N, *input shape) float32.
         work: an empty directory.
     """
-    compiled = compile_network(onnx, board, work / "as-shipped.so")
+    return count_compiled(compile_network(onnx, board, work / "as-shipped.so"), board, inputs, work)
+
+
+def count_compiled(compiled: Compiled, board: Board, inputs: NDArray[np.float32], work: Path) -> Counted:
+    """Runs a network that was lowered for a board; see :func:`count_blocks`."""
     compiled = replace(compiled, program=separate_calls(compiled.program))
     assembly = read_assembly(emit_assembly(compiled.program, board), ISAS[board.triple])
     bundle = _bundle(compiled, assembly, board, work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -67,11 +66,9 @@ SMALL_SHAPES = (
 )
 
 
-def grid_layers(shapes: tuple[dict[str, int], ...] = SHAPES) -> Iterator[GridLayer]:
-    """Returns the layers of the grid; the small shapes are for emulators."""
-    for kind in KINDS:
-        for shape in shapes:
-            yield GridLayer(kind=kind, **shape)
+def grid_layers(kind: Kind, shapes: tuple[dict[str, int], ...] = SHAPES) -> list[GridLayer]:
+    """Returns the layers of the grid with weights of a type; the small shapes are for emulators."""
+    return [GridLayer(kind=kind, **shape) for shape in shapes]
 
 
 def layer_graph(layer: GridLayer, rate: float) -> Graph:

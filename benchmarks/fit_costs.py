@@ -3,8 +3,10 @@
     python benchmarks/fit_costs.py --cpu x86-64-v4 [--rounds 15] [--json]
 
 Every layer is computed by rows and densely at several firing rates. For a CPU whose code this machine runs, the kernel
-calls are timed here, and the costs say how fast *this* machine is. Least squares over the relative errors then give
-every kind of work a cost that is not negative. Printed is the entry of the table, with how well it fits.
+calls are timed here, and the costs say how fast *this* machine is. For other cores small layers are estimated, as by
+estimate_arm.py: their data lie in the first-level cache, so that no cost of memory comes out of it. Least squares over
+the relative errors then give every kind of work a cost that is not negative. Printed is the entry of the table, with
+how well it fits.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,7 +26,10 @@ import numpy as np
 import typer
 from scipy.optimize import nnls
 
-from benchmarks.cost_grid import RATES, SHAPES, GridLayer, drive, grid_layers, layer_graph
+from benchmarks.block_counts import board_for, count_compiled
+from benchmarks.cost_grid import KINDS, RATES, SHAPES, SMALL_SHAPES, GridLayer, Kind, drive, grid_layers, layer_graph
+from benchmarks.estimate_arm import CORES, call_costs
+from benchmarks.mca import mca_version
 from benchmarks.measure_calls import load_player, time_in_turn
 from svitkit.boards.board import Board, load_board, read_cpus
 from svitkit.errors import SvitError, unknown_name
@@ -31,12 +38,15 @@ from svitkit.runtime.cost_tables import COSTS
 from svitkit.runtime.device_state import read_device_name
 from svitkit.runtime.host_clock import measure_clock_mhz
 from svitkit.runtime.lowering.rules import lower
+from svitkit.runtime.memory import plan_memory
+from svitkit.runtime.pipeline import Compiled
 from svitkit.runtime.program import Program
 from svitkit.runtime.vector_unit import VectorUnit, vector_unit
 from svitkit.runtime.work_counts import Counts
 
 METHODS: tuple[Method, ...] = ("rows", "dense")
 IMAGES = 2
+ESTIMATE_RATE = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,25 +86,52 @@ def observe(cpu: str, rounds: int) -> Iterator[Observation]:
     board, hz = board_of(cpu), measure_clock_mhz() * 1e6
     unit = vector_unit(board)
     plain = replace(unit, dot=None, search="table")
-    for layer in grid_layers(SHAPES):
-        for each in dict.fromkeys((unit, plain)):
-            players = {rate: lowered(layer, rate, each, cpu) for rate in RATES}
-            loaded = {method: load_player(players[RATES[0]][method], board) for method in METHODS}
-            for rate in RATES:
-                seconds = time_in_turn(list(loaded.values()), drive(layer, rate, IMAGES), rounds)
-                for method, taken in zip(METHODS, seconds, strict=True):
-                    for chosen in players[rate][method].kernels:
-                        if chosen.counts:
-                            cycles = float(taken[chosen.call]) * hz
-                            yield Observation(kernel=chosen.kernel, counts=chosen.counts, cycles=cycles)
-        print(f"{layer}", file=sys.stderr)
+    for each in dict.fromkeys((unit, plain)):
+        for kind in KINDS:
+            yield from _observe_kind(cpu, kind, each, rounds, board=board, hz=hz)
 
 
-def lowered(layer: GridLayer, rate: float, unit: VectorUnit, cpu: str) -> dict[Method, Program]:
-    """Lowers a layer by both methods."""
+def _observe_kind(
+    cpu: str, kind: Kind, unit: VectorUnit, rounds: int, *, board: Board, hz: float
+) -> Iterator[Observation]:
+    cases = [(layer, method) for layer in grid_layers(kind, SHAPES) for method in METHODS]
+    players = [load_player(lowered(layer, RATES[0], unit, cpu, method), board) for layer, method in cases]
+    for rate in RATES:
+        inputs = [drive(layer, rate, IMAGES) for layer, _ in cases]
+        seconds = time_in_turn(list(zip(players, inputs, strict=True)), rounds)
+        for (layer, method), taken in zip(cases, seconds, strict=True):
+            for chosen in lowered(layer, rate, unit, cpu, method).kernels:
+                if chosen.counts:
+                    cycles = float(taken[chosen.call]) * hz
+                    yield Observation(kernel=chosen.kernel, counts=chosen.counts, cycles=cycles)
+    print(f"{kind}, lists by {unit.search}, {unit.dot}", file=sys.stderr)
+
+
+def estimate(core: str) -> Iterator[Observation]:
+    """Estimates small layers of the grid on a core that is not here, from the machine code and its runs under qemu."""
+    board = board_for(core)
+    for kind in KINDS:
+        for layer in grid_layers(kind, SMALL_SHAPES):
+            for method in METHODS:
+                program = lowered(layer, ESTIMATE_RATE, vector_unit(board), board.mcpu, method)
+                yield from _estimate_calls(program, layer, board, core)
+        print(f"{core}, {kind}", file=sys.stderr)
+
+
+def _estimate_calls(program: Program, layer: GridLayer, board: Board, core: str) -> Iterator[Observation]:
+    compiled = Compiled(layer_graph(layer, ESTIMATE_RATE), program, plan_memory(program))
+    with tempfile.TemporaryDirectory() as work:
+        counted = count_compiled(compiled, board, drive(layer, ESTIMATE_RATE, IMAGES), Path(work))
+    costs = call_costs(counted, board.triple, CORES[core])
+    for chosen in program.kernels:
+        if chosen.counts:
+            yield Observation(kernel=chosen.kernel, counts=chosen.counts, cycles=costs[chosen.call].cost.cycles)
+
+
+def lowered(layer: GridLayer, rate: float, unit: VectorUnit, cpu: str, method: Method) -> Program:
+    """Lowers a layer by one method."""
     costs = CostModel(table=COSTS[cpu], clock_mhz=None)
-    graph = layer_graph(layer, rate)
-    return {method: lower(graph, unit=unit, costs=costs, parts=1, prefer=method) for method in METHODS}
+    return lower(layer_graph(layer, rate), unit=unit, costs=costs, parts=1, prefer=method)
 
 
 def fit(observations: list[Observation]) -> Fit:
@@ -111,18 +148,20 @@ def fit(observations: list[Observation]) -> Fit:
 
 
 def main(
-    cpu: Annotated[str, typer.Option(help="CPU model, of this machine's kind.")] = "x86-64-v4",
+    cpu: Annotated[
+        str, typer.Option(help="CPU model of this machine's kind, or a core for an estimate.")
+    ] = "x86-64-v4",
     rounds: Annotated[int, typer.Option(help="How often each call is timed.", min=1)] = 15,
     as_json: Annotated[bool, typer.Option("--json", help="Prints one JSON object.")] = False,
 ) -> None:
     """Prints the costs."""
     try:
-        fitted = fit(list(observe(cpu, rounds)))
+        fitted = fit(list(estimate(cpu) if cpu in CORES else observe(cpu, rounds)))
     except SvitError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     errors = {name: (float(np.median(each)), float(np.quantile(each, 0.9))) for name, each in fitted.errors.items()}
-    device = read_device_name()
+    device = f"llvm-mca {mca_version()}" if cpu in CORES else str(read_device_name())
     if as_json:
         print(json.dumps({"cpu": cpu, "device": device, "cycles": fitted.cycles, "errors": errors}))
         return

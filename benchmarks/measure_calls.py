@@ -81,7 +81,7 @@ def time_each_call(
         (calls,) float64, median seconds of every call, less what an empty call takes.
     """
     player = load_player(program, board)
-    return time_in_turn([player], inputs, rounds)[0]
+    return time_in_turn([(player, inputs)], rounds)[0]
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,16 @@ def load_player(program: Program, board: Board) -> Player:
 
 
 def time_in_turn(
-    players: Sequence[Player], inputs: NDArray[np.float32], rounds: int = ROUNDS
+    players: Sequence[tuple[Player, NDArray[np.float32]]], rounds: int = ROUNDS
 ) -> list[NDArray[np.float64]]:
-    """Times the calls of several programs, one program after the other in every round; see :func:`time_each_call`."""
-    samples = [np.zeros((rounds, len(player.calls) + 1)) for player in players]
+    """Times the calls of several programs on their inputs; see :func:`time_each_call`.
+
+    In every round one program is played after the other, so that none finds its weights in the caches that it would
+    lose them from in a large network.
+    """
+    samples = [np.zeros((rounds, len(player.calls) + 1)) for player, _ in players]
     for turn in range(-2, rounds):
-        for player, sample in zip(players, samples, strict=True):
+        for (player, inputs), sample in zip(players, samples, strict=True):
             player.memory[player.program.input].copyfrom(inputs[turn % len(inputs)].ravel())
             for index, call in enumerate((*player.calls, player.nothing)):
                 start = time.perf_counter_ns()

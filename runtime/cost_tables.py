@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from svitkit.runtime.work_counts import Memory
+
 
 @dataclass(frozen=True, kw_only=True)
 class CostTable:
@@ -12,16 +14,17 @@ class CostTable:
 
     Attributes:
         source: where they are from; ``measured`` or ``estimated``.
-        register_bytes: size of a vector register.
+        memory: sizes of its registers and caches.
         cycles: cycles of one, by the names of :mod:`svitkit.runtime.work_counts`.
     """
 
     source: str
-    register_bytes: int
+    memory: Memory
     cycles: Mapping[str, float]
 
 
 _ROUGH = {
+    "call": 1000.0,
     "list.list": 20.0,
     "list.compress": 4.0,
     "list.table": 8.0,
@@ -39,14 +42,20 @@ _ROUGH = {
     "neuron": 3.0,
     "current": 1.0,
     "dense.tile": 10.0,
+    "rows.l2_line": 1.0,
+    "rows.l3_line": 4.0,
+    "dense.l2_line": 1.0,
+    "weights.line": 4.0,
     **{
         f"dense_{k}.{n}": c
-        for k in ("fp32", "fp32_bytes", "int8", "vnni", "sdot")
+        for k in ("fp32", "int8", "vnni", "sdot")
         for n, c in (("product", 0.5), ("load", 0.5), ("input", 0.5))
     },
 }
 COSTS: Mapping[str, CostTable] = {
-    cpu: CostTable(source="estimated", register_bytes=size, cycles=_ROUGH)
+    cpu: CostTable(
+        source="estimated", memory=Memory(register_bytes=size, l1_bytes=49152, l2_bytes=1048576), cycles=_ROUGH
+    )
     for cpu, size in (
         ("x86-64-v4", 64),
         ("x86-64-v3", 32),

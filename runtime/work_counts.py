@@ -6,6 +6,7 @@ Counts are expected values for one inference. What each of them costs is in :mod
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import exp, prod
 
 from svitkit.runtime.density import Density
@@ -17,6 +18,21 @@ from svitkit.runtime.kernels.rows import RowsSpec
 
 Counts = Mapping[str, float]
 FLOAT_BYTES = 4
+LINE_BYTES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Sizes on a CPU that decide what a kernel does how often.
+
+    Attributes:
+        register_bytes: a vector register.
+        l1_bytes, l2_bytes: the caches that one core finds first.
+    """
+
+    register_bytes: int
+    l1_bytes: int
+    l2_bytes: int
 
 
 def list_counts(spec: ListSpec) -> Counts:
@@ -24,25 +40,27 @@ def list_counts(spec: ListSpec) -> Counts:
     places = prod(spec.extents) * spec.digits
     step = SEARCH if spec.search == "compress" else TABLE_BITS
     return {
+        "call": 1,
         "list.list": spec.lists,
         f"list.{spec.search}": places * sum(count * (length // step) for _, count, length in spec.runs),
         "list.tail": places * sum(count * (length % step) for _, count, length in spec.runs),
     }
 
 
-def rows_counts(spec: RowsSpec, density: Density, register_bytes: int) -> Counts:
+def rows_counts(spec: RowsSpec, density: Density, memory: Memory) -> Counts:
     """Counts a layer that adds one row per active input; its lists are counted by themselves.
 
     Args:
         spec: how the layer is computed.
         density: how often its inputs have which value.
-        register_bytes: size of a vector register.
+        memory: sizes on the CPU.
     """
     shape = spec.shape
     kind = "int4" if spec.narrow else "int8" if shape.integer else "fp32"
     row_bytes = {"int4": 1, "int8": 2, "fp32": 4}[kind]
-    panels, registers = _panels(shape.outputs, spec.lanes, row_bytes, register_bytes)
-    _, totals = _panels(shape.outputs, spec.lanes, 4 if spec.wide or kind == "fp32" else 2, register_bytes)
+    item_bytes = 1 if shape.integer else FLOAT_BYTES
+    panels, registers = _panels(shape.outputs, spec.lanes, row_bytes, memory.register_bytes)
+    _, totals = _panels(shape.outputs, spec.lanes, 4 if spec.wide or kind == "fp32" else 2, memory.register_bytes)
     visits = shape.positions * shape.in_times * spec.count
     listed = shape.inputs * mean_taps(shape.window, shape.out_extents) / spec.count
     groups = sum(expected_groups(listed * digit, spec.group) for digit in density.digits) * visits
@@ -53,41 +71,59 @@ def rows_counts(spec: RowsSpec, density: Density, register_bytes: int) -> Counts
         f"rows_{kind}.row": groups * spec.group * registers,
         "rows.list": visits * digits * panels,
         "rows.total": visits * passes * totals,
-        **_epilogue(shape, spec.lanes, register_bytes),
+        **_epilogue(shape, spec.lanes, memory.register_bytes),
     }
+    lines = groups * spec.group * shape.outputs * item_bytes / LINE_BYTES
+    weights = spec.rows * shape.outputs * item_bytes
+    segment = weights / spec.count / max(panels, 1)
+    counts["rows.l2_line"] = lines * _beyond(segment, memory.l1_bytes)
+    counts["weights.line"] = weights / LINE_BYTES
     if spec.joins:
+        walks = shape.positions / spec.block
+        counts["rows.l3_line"] = min(lines, walks * weights / LINE_BYTES) * _beyond(weights, memory.l2_bytes)
         counts["rows.join"] = shape.positions * shape.in_times * shape.window.taps * spec.lists.chunks * digits
     return counts
 
 
-def dense_counts(spec: DenseSpec, register_bytes: int) -> Counts:
+def dense_counts(spec: DenseSpec, memory: Memory) -> Counts:
     """Counts a layer that visits every input, whatever its value.
 
     Args:
         spec: how the layer is computed.
-        register_bytes: size of a vector register.
+        memory: sizes on the CPU.
     """
     shape = spec.shape
     taps = mean_taps(shape.window, shape.out_extents)
-    counts: dict[str, float] = dict(_epilogue(shape, spec.lanes, register_bytes))
+    counts: dict[str, float] = dict(_epilogue(shape, spec.lanes, memory.register_bytes))
     tile = min(spec.times, shape.in_times) * spec.block
     for run in panel_runs(shape.outputs, spec.lanes):
         is_dot = spec.dot is not None and run.width >= DOT_INSTRUCTIONS[spec.dot][1]
         kind = _dense_kind(spec, is_dot=is_dot)
-        registers = -(-run.width * FLOAT_BYTES // register_bytes)
+        registers = -(-run.width * FLOAT_BYTES // memory.register_bytes)
         visits = shape.positions * shape.in_times * taps * (shape.inputs // QUAD if is_dot else shape.inputs)
         for name, count in (("product", registers), ("load", registers / tile), ("input", 1.0)):
             key = f"dense_{kind}.{name}"
             counts[key] = counts.get(key, 0.0) + run.count * visits * count
         tiles = shape.positions * shape.in_times / tile * shape.window.taps * run.count
         counts["dense.tile"] = counts.get("dense.tile", 0.0) + tiles
+    item_bytes = 1 if shape.integer else FLOAT_BYTES
+    weights = shape.window.taps * shape.inputs * shape.outputs * item_bytes
+    walks = shape.positions * shape.in_times * taps / shape.window.taps / tile
+    panel = weights * min(spec.lanes, shape.outputs) / shape.outputs
+    counts["dense.l2_line"] = walks * weights / LINE_BYTES * _beyond(panel, memory.l1_bytes)
+    counts["weights.line"] = weights / LINE_BYTES
     return counts
+
+
+def _beyond(size: float, cache_bytes: int) -> float:
+    """Share of the loads from a piece of memory that miss a cache, if the piece is walked over and over."""
+    return max(1.0 - cache_bytes / size, 0.0) if size else 0.0
 
 
 def _dense_kind(spec: DenseSpec, *, is_dot: bool) -> str:
     if is_dot:
         return str(spec.dot)
-    return "int8" if spec.shape.integer else "fp32" if spec.shape.in_dtype == "float32" else "fp32_bytes"
+    return "int8" if spec.shape.integer else "fp32"
 
 
 def _epilogue(shape: LinearShape, lanes: int, register_bytes: int) -> dict[str, float]:
@@ -95,7 +131,7 @@ def _epilogue(shape: LinearShape, lanes: int, register_bytes: int) -> dict[str, 
     panels, registers = _panels(shape.outputs, lanes, FLOAT_BYTES, register_bytes)
     steps = shape.timesteps if shape.lif else shape.in_times
     name = "neuron" if shape.lif else "current"
-    return {"position": shape.positions * panels, name: shape.positions * steps * registers}
+    return {"call": 1, "position": shape.positions * panels, name: shape.positions * steps * registers}
 
 
 def _panels(channels: int, lanes: int, item_bytes: int, register_bytes: int) -> tuple[int, int]:

@@ -34,11 +34,11 @@ def choose(state: Lowering, x: Buffer, rows: RowsSpec | None, dense: DenseSpec, 
         dense: how it would be computed densely.
         density: how often its inputs have which value, None for real ones.
     """
-    register_bytes = state.costs.table.register_bytes
-    counts: dict[Method, Counts] = {"dense": dense_counts(dense, register_bytes)}
+    memory = state.costs.table.memory
+    counts: dict[Method, Counts] = {"dense": dense_counts(dense, memory)}
     cycles: dict[Method, float] = {"dense": state.costs.cycles(counts["dense"])}
     if rows is not None and density is not None:
-        counts["rows"] = rows_counts(rows, density, register_bytes)
+        counts["rows"] = rows_counts(rows, density, memory)
         cycles["rows"] = state.costs.cycles(counts["rows"])
         if (x, rows.lists) not in state.lists:  # lists that another layer has asked for cost nothing more
             cycles["rows"] += state.costs.cycles(list_counts(rows.lists))
