@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +30,7 @@ class GridLayer:
         side: rows and columns of its input.
         kernel: 1 or 3, with padding that keeps the size.
         copies: layers of neurons whose spikes are added up before it.
+        fires: 0 if no neurons follow it, so that its currents are stored.
     """
 
     kind: Kind
@@ -38,6 +39,7 @@ class GridLayer:
     side: int
     kernel: int
     copies: int = 1
+    fires: int = 1
 
 
 SHAPES = (
@@ -52,7 +54,9 @@ SHAPES = (
     {"inputs": 192, "outputs": 384, "side": 8, "kernel": 3},
     {"inputs": 96, "outputs": 96, "side": 8, "kernel": 3, "copies": 2},
     {"inputs": 384, "outputs": 128, "side": 4, "kernel": 3},
-    {"inputs": 32, "outputs": 24, "side": 6, "kernel": 3},
+    {"inputs": 36, "outputs": 24, "side": 6, "kernel": 3},
+    {"inputs": 192, "outputs": 192, "side": 8, "kernel": 1, "fires": 0},
+    {"inputs": 100, "outputs": 64, "side": 6, "kernel": 1, "fires": 0},
 )
 SMALL_SHAPES = (
     {"inputs": 128, "outputs": 128, "side": 4, "kernel": 1},
@@ -62,7 +66,8 @@ SMALL_SHAPES = (
     {"inputs": 64, "outputs": 10, "side": 1, "kernel": 1},
     {"inputs": 32, "outputs": 64, "side": 6, "kernel": 3},
     {"inputs": 96, "outputs": 64, "side": 4, "kernel": 3, "copies": 2},
-    {"inputs": 16, "outputs": 24, "side": 4, "kernel": 3},
+    {"inputs": 20, "outputs": 24, "side": 4, "kernel": 3},
+    {"inputs": 96, "outputs": 96, "side": 3, "kernel": 1, "fires": 0},
 )
 
 
@@ -101,12 +106,10 @@ def layer_graph(layer: GridLayer, rate: float) -> Graph:
         constants["w"] = rng.integers(-largest, largest + 1, shape).astype(np.int8)
         constants["scale"] = np.full((1, layer.outputs, 1, 1), 0.1 / largest, np.float32)
         nodes += [_node("ConvInteger", "frames w", "sums", **attributes), _node("Mul", "sums scale", "scaled")]
-    nodes += [
-        _node("Add", "scaled bias", "current"),
-        _node("Reshape", "current back", "layer"),
-        _node("LIF", "layer zero", "spikes", params=LIFParams()),
-        _node("ReduceMean", "spikes axes", "logits", keepdims=0),
-    ]
+    nodes += [_node("Add", "scaled bias", "current"), _node("Reshape", "current back", "layer")]
+    if layer.fires:
+        nodes.append(_node("LIF", "layer zero", "spikes", params=LIFParams()))
+    nodes.append(_node("ReduceMean", "spikes axes" if layer.fires else "layer axes", "logits", keepdims=0))
     return _graph(layer, nodes, constants, rate)
 
 
@@ -131,7 +134,7 @@ def _graph(layer: GridLayer, nodes: list[Node], constants: dict[str, NDArray[Any
         static_input=False,
         input=TensorSpec(name="input", shape=shape),
         output=TensorSpec(name="logits", shape=(1, layer.outputs)),
-        lif_layers=(neurons, replace(neurons, name="spikes", firing_rate=None)),
+        lif_layers=(neurons,),
         normalization=Normalization(mean=(0.0,), std=(1.0,)),
         class_names=(),
         parameter_bytes=0,

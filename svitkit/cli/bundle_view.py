@@ -33,6 +33,7 @@ class LayerView:
         shape: (T, B, ...) of neurons, as in the graph; otherwise the number of elements that it writes.
         dtype: type of its output.
         firing_rate: spikes per neuron and time step in calibration (0..1).
+        input_density: share of its inputs that are expected not to be 0 (0..1).
         predicted_ns: by the cost model of the board.
         p50_ns: by a record's profile.
     """
@@ -43,6 +44,7 @@ class LayerView:
     shape: tuple[int, ...]
     dtype: str
     firing_rate: float | None
+    input_density: float | None
     predicted_ns: float | None
     p50_ns: int | None
 
@@ -96,14 +98,15 @@ def _find_profile(bundle: Path, named: Path | None) -> tuple[Profile | None, str
 
 
 def _layer_views(manifest: Manifest, program: str, profile: Profile | None) -> list[LayerView]:
-    choices = {choice.layer: choice for choice in manifest.kernels}
+    choices = {(choice.layer, choice.kernel): choice for choice in manifest.kernels}
     neurons = {layer.name: layer for layer in manifest.model.lif_layers}
     steps = manifest.model.timesteps if manifest.model.mode == "sequence" else 1
     calls = read_calls(program)
     times = [layer.p50_ns for layer in profile.layers] if profile else [None] * len(calls)
     views = []
     for call, p50_ns in zip(calls, times, strict=True):
-        choice, lif = choices.get(call.layer), neurons.get(call.layer)
+        numbered = choices.get((call.layer, call.kernel.rpartition("_")[0]))  # functions are numbered kernels
+        choice, lif = numbered or choices.get((call.layer, call.kernel)), neurons.get(call.layer)
         views.append(
             LayerView(
                 layer=call.layer,
@@ -112,6 +115,7 @@ def _layer_views(manifest: Manifest, program: str, profile: Profile | None) -> l
                 shape=(steps, *lif.state_shape) if lif else (call.outputs,),
                 dtype=call.dtype,
                 firing_rate=lif.firing_rate if lif else None,
+                input_density=choice.input_density if choice else None,
                 predicted_ns=choice.predicted_ns if choice else None,
                 p50_ns=p50_ns,
             )
@@ -125,6 +129,10 @@ def _layer_table(layers: list[LayerView], profile: Profile | None) -> Renderable
         [layer.layer, layer.kernel, f"{'x'.join(map(str, layer.shape))} {layer.dtype}", _percent(layer.firing_rate)]
         for layer in layers
     ]
+    if any(layer.input_density is not None for layer in layers):
+        columns.append("inputs active")
+        for row, layer in zip(cells, layers, strict=True):
+            row.append(_percent(layer.input_density))
     if any(layer.predicted_ns is not None for layer in layers):
         columns.append("predicted")
         for row, layer in zip(cells, layers, strict=True):

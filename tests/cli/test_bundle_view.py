@@ -132,6 +132,34 @@ def test_predicted_times_have_a_column_only_if_the_manifest_has_some(bundle: Pat
     assert "us" not in line(text, "stem ")
 
 
+def test_the_share_of_active_inputs_has_a_column_only_if_the_manifest_has_some(bundle: Path) -> None:
+    assert "inputs active" not in line(shown(bundle), "layer ")
+    choice = dataclasses.replace(CHOICE, input_density=0.125)
+    write_manifest(bundle, dataclasses.replace(read_manifest(bundle), kernels=(choice,)))
+    text = shown(bundle)
+    assert "inputs active" in line(text, "layer ")
+    assert line(text, "fire ").split()[4:6] == ["25.0%", "12.5%"]
+    assert [layer["input_density"] for layer in view_bundle(bundle)[0]["layers"]] == [None, 0.125, None]
+
+
+def test_lists_and_the_layer_of_the_same_name_have_their_own_predictions(bundle: Path) -> None:
+    program = bundles.PROGRAM.replace("call fire fire whole", "call list_3 fire whole").replace(
+        "call count head whole", "call event_4 fire whole"
+    )
+    (bundle / "program.txt").write_text(program)
+    choices = [
+        KernelChoice(layer="fire", kernel=kernel, reason=kernel, predicted_ns=ns)
+        for kernel, ns in (("list", 10.0), ("event", 20.0))
+    ]
+    write_manifest(bundle, dataclasses.replace(read_manifest(bundle), kernels=tuple(choices)))
+    layers = view_bundle(bundle)[0]["layers"]
+    assert [(layer["reason"], layer["predicted_ns"]) for layer in layers] == [
+        (None, None),
+        ("list", 10.0),
+        ("event", 20.0),
+    ]
+
+
 def test_a_record_for_what_is_no_bundle_is_refused(svitkit) -> None:
     done = svitkit("inspect", "digits-spikformer", "--record", "x.json")
     assert (done.returncode, done.stdout) == (1, "")
