@@ -21,6 +21,7 @@ from svitkit.runtime.kernels.pointwise import (
     build_quantize,
     build_reduce,
 )
+from svitkit.runtime.lowering.matmul import waiting_product
 from svitkit.runtime.lowering.products import absorb
 from svitkit.runtime.lowering.translation import Lowering, common_atom, operand
 from svitkit.runtime.view import Atom, Buffer, View, align, store
@@ -77,7 +78,7 @@ def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
 
 def lower_scalar(state: Lowering, node: Node, operator: Operator, source: str, constant: float) -> None:
     """A scalar factor waits for a LIF layer; anything else is computed at once."""
-    view = state.read(source)
+    view = state.values[source] if operator == "mul" and waiting_product(state, source) else state.read(source)
     if operator == "mul":
         buffer = Buffer(node.outputs[0], "float32", view.buffer.shape)
         state.values[node.outputs[0]] = replace(view, buffer=buffer)

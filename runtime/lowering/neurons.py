@@ -10,6 +10,7 @@ from svitkit.runtime.density import spikes
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.neurons import NeuronSpec, build_neurons
 from svitkit.runtime.lowering.arithmetic import Scaled
+from svitkit.runtime.lowering.attention import emit_attention, find_attention, forget_attention
 from svitkit.runtime.lowering.layers import Fused, Linear, emit_linear
 from svitkit.runtime.lowering.translation import Lowering, operand, time_extent
 from svitkit.runtime.program import Chosen, Tap
@@ -32,15 +33,27 @@ def lower_lif(state: Lowering, node: Node) -> None:
     if isinstance(waiting, Linear) and _same_order(waiting, source, out):
         del state.waiting[source.buffer]
         emit_linear(state, waiting, source.buffer, Fused(node.name, params, out, potential))
-    elif isinstance(waiting, Scaled):
-        del state.waiting[source.buffer]
-        state.settle(waiting.view)
-        x = replace(source, buffer=waiting.view.buffer)
-        _emit_neurons(state, node, x, out, params, waiting.factor, potential)
     else:
-        _emit_neurons(state, node, state.read(node.inputs[0]), out, params, 1.0, potential)
+        _lower_alone(state, node, (source, out), params, potential)
     state.values[node.outputs[0]] = out
     state.program.taps.append(Tap(node.name, out, len(state.program.calls) - 1))
+
+
+def _lower_alone(
+    state: Lowering, node: Node, views: tuple[View, View], params: LIFParams, potential: Buffer | None
+) -> None:
+    """Neurons alone, or with the factor and the attention before them that nothing else reads."""
+    (source, out), scale = views, 1.0
+    waiting = state.waiting.get(source.buffer)
+    if isinstance(waiting, Scaled) and state.consumers[waiting.output] == 1:
+        del state.waiting[source.buffer]
+        source, scale = replace(source, buffer=waiting.view.buffer), waiting.factor
+    attention = find_attention(state, source) if waiting and state.consumers[waiting.output] == 1 else None
+    if attention and emit_attention(state, node, attention, (source, out), params, scale, potential):
+        forget_attention(state, source)
+        return
+    state.settle(source)
+    _emit_neurons(state, node, source, out, params, scale, potential)
 
 
 def _firing_rate(state: Lowering, layer: str) -> float | None:
