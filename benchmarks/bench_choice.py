@@ -182,18 +182,18 @@ def main(
     torch.set_num_threads(1)
     try:
         with tempfile.TemporaryDirectory() as work:
-            onnx, inputs, mean_rate = prepare(network, rate, images, precision, Path(work))
-            layers = compare(onnx, load_board("host"), inputs, rounds)
+            ready = prepare(network, rate, images, precision, Path(work))
+            layers = compare(ready.onnx, load_board("host"), ready.inputs, rounds)
     except SvitError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     totals = summary(layers)
     if as_json:
         rows = [{**asdict(layer), "regret_ns": layer.regret_ns} for layer in layers]
-        named = {"network": network, "rate": rate, "mean_rate": mean_rate, "precision": precision}
+        named = {"network": network, "rate": rate, "mean_rate": ready.mean_rate, "precision": precision}
         print(json.dumps({**named, **totals, "choices": rows}))
     else:
-        print_table(f"{network} {precision}, layers fire at {mean_rate:.3f}; us", layers, totals)
+        print_table(f"{network} {precision}, layers fire at {ready.mean_rate:.3f}; us", layers, totals)
 
 
 if __name__ == "__main__":

@@ -228,9 +228,9 @@ def print_table(result: Memories) -> None:
     if result.ort_int8_peak_bytes is not None:
         row("ONNX Runtime int8", result.ort_int8_peak_bytes, None, imports)
     row("torch eager", result.torch_peak_bytes, result.torch_private_bytes, [("imports", result.torch_imports_bytes)])
-    console = Console(width=max(Console().width, 120))  # a pipe's 80 columns would break the sums
-    console.print(table, f"An interpreter that has imported nothing: {result.empty_interpreter_bytes / MIB:.1f} MiB")
-    console.print(*(f"{key}: {reason}" for key, reason in result.reasons.items()), sep="\n")
+    console = Console(width=max(Console().width, 132))  # a pipe's 80 columns would break the sums
+    empty = f"An interpreter that has imported nothing: {result.empty_interpreter_bytes / MIB:.1f} MiB"
+    console.print(table, empty, *(f"{key}: {reason}" for key, reason in result.reasons.items()), sep="\n")
 
 
 def main(

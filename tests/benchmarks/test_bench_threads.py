@@ -36,6 +36,7 @@ def test_one_json_object_holds_medians_of_both_numbers_of_threads_and_their_rati
         medians = {count: statistics.median(values) for count, values in samples.items()}
         assert report["p50_ms"][precision] == pytest.approx(medians)
         assert report["speedup"][precision] == pytest.approx(medians["1"] / medians["2"])
+        assert report["speedup_of_fastest"][precision] == pytest.approx(min(samples["1"]) / min(samples["2"]))
 
 
 def test_threads_that_change_a_logit_are_an_error(tmp_path, monkeypatch):
