@@ -1,16 +1,34 @@
-"""Max pooling over space, on spikes, counts or real values."""
+"""Max pooling over space: on spikes, counts or real values, or on a layer's sums with its neurons behind it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, all_of, assign, dot, function, nest, shared_nest, when
+from svitkit.lif import LIFParams
+from svitkit.runtime.kernels.emit import (
+    Expr,
+    all_of,
+    assign,
+    charge,
+    dot,
+    fence,
+    fire,
+    function,
+    nest,
+    row_major,
+    shared_nest,
+    when,
+)
 from svitkit.runtime.kernels.linear import Window
 from svitkit.runtime.kernels.panels import panel_runs
 
 LANES = 32
+NEURON_LANES = 64
+LOWEST = {"int16": -(1 << 15), "int32": -(1 << 31)}
 
 
 @dataclass(frozen=True)
@@ -49,14 +67,81 @@ def _window(spec: PoolSpec, x: Expr, out: Expr, lowest: Expr, width: int, loops:
     rank = len(spec.out_extents)
     position, outer = loops[:rank], loops[rank:-1]
     best = T.alloc_buffer((width,), spec.dtype)
+    _largest(spec, x, best, width, lowest, position, dot(outer, spec.in_outer) + first * spec.in_channel)
+    target = dot(position, spec.out_strides) + dot(outer, spec.out_outer) + first
+    assign(out, target, width, lambda j: best[j])
+
+
+def _largest(spec: PoolSpec, x: Expr, best: Expr, width: int, lowest: Expr, position: Sequence[Expr], at: Expr) -> None:
+    """Emits ``best = largest value under the window``; ``at`` is the offset of time and channel."""
     assign(best, 0, width, lambda _: lowest)
     with nest(spec.window.kernel) as offsets:
         geometry = zip(position, offsets, spec.window.stride, spec.window.padding, strict=True)
         source = [index * stride + offset - pad for index, offset, stride, pad in geometry]
         inside = [T.And(i >= 0, i < extent) for i, extent in zip(source, spec.window.in_extents, strict=True)]
-        base = T.int32(spec.in_offset) + dot(source, spec.in_strides) + dot(outer, spec.in_outer)
-        base = base + first * spec.in_channel
+        base = T.int32(spec.in_offset) + dot(source, spec.in_strides) + at
         with when(all_of(inside)):
             assign(best, 0, width, lambda j: T.max(best[j], x[base + j * spec.in_channel]))
-    target = dot(position, spec.out_strides) + dot(outer, spec.out_outer) + first
-    assign(out, target, width, lambda j: best[j])
+
+
+@dataclass(frozen=True)
+class PoolNeuronSpec:
+    """A pooling of an integer layer's bare sums, and what follows: scale, bias and neurons over all time steps.
+
+    A positive scale and a bias keep the order of numbers, rounded or not, so the largest sum gives the largest current,
+    bit for bit.
+
+    Attributes:
+        pool: shapes; ``outer`` is time; the sums are int16 or int32.
+        has_bias: whether there is a bias.
+        params: of the neurons.
+        keeps_state: whether the potential is loaded and stored (step mode); it lies dense, channels innermost.
+    """
+
+    pool: PoolSpec
+    has_bias: bool
+    params: LIFParams
+    keeps_state: bool
+
+
+def build_pool_neurons(spec: PoolNeuronSpec) -> Expr:
+    """Returns the TIR function; arguments: sums, scale, [bias], [v_state], out."""
+    pool = spec.pool
+    arguments = [("sums", pool.in_elements, pool.dtype), ("scale", pool.channels, "float32")]
+    arguments += [("bias", pool.channels, "float32")] if spec.has_bias else []
+    if spec.keeps_state:
+        arguments.append(("v_state", prod(pool.out_extents) * pool.channels, "float32"))
+    arguments.append(("out", pool.out_elements, "uint8"))
+    names = [name for name, _, _ in arguments]
+
+    def body(*buffers: Expr) -> None:
+        by_name = dict(zip(names, buffers, strict=True))
+        for run in panel_runs(pool.channels, NEURON_LANES):
+            with shared_nest((*pool.out_extents, run.count)) as (*position, panel):
+                _neurons(spec, by_name, run.width, position, T.int32(run.start) + panel * run.width)
+
+    return function(arguments, body)
+
+
+def _neurons(spec: PoolNeuronSpec, b: dict[str, Expr], width: int, position: Sequence[Expr], first: Expr) -> None:
+    """One output position, one vector of channels, all time steps."""
+    pool = spec.pool
+    v = T.alloc_buffer((width,), "float32")
+    number = row_major(position, pool.out_extents) * pool.channels + first
+    initial = T.float32(spec.params.v_initial)
+    assign(v, 0, width, lambda j: b["v_state"][number + j] if spec.keeps_state else initial)
+    with nest(pool.outer) as outer:
+        best = T.alloc_buffer((width,), pool.dtype)
+        lowest = T.cast(T.int32(LOWEST[pool.dtype]), pool.dtype)
+        at = dot(outer, pool.in_outer) + first * pool.in_channel
+        _largest(pool, b["sums"], best, width, lowest, position, at)
+
+        def current(j: Expr) -> Expr:
+            product = fence(T.cast(best[j], "float32") * b["scale"][first + j])
+            return product + b["bias"][first + j] if spec.has_bias else product
+
+        assign(v, 0, width, lambda j: charge(current(j), v[j], spec.params))
+        target = dot(position, pool.out_strides) + dot(outer, pool.out_outer) + first
+        fire(v, b["out"], target, width, spec.params)
+    if spec.keeps_state:
+        assign(b["v_state"], number, width, lambda j: v[j])

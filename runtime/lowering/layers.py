@@ -146,7 +146,7 @@ def _name(kind: str, shape: LinearShape) -> str:
     return "_".join([*words, *["lif"] * (shape.lif is not None)])
 
 
-def _finish(state: Lowering, linear: Linear, fused: Fused | None, out: Buffer) -> list[Buffer]:
+def finish(state: Lowering, linear: Linear, fused: Fused | None, out: Buffer) -> list[Buffer]:
     """The buffers that every method ends with: [scale], [bias], [v_state], out."""
     buffers = []
     for name, vector in (("scale", linear.scale), ("bias", linear.bias)):
@@ -169,7 +169,7 @@ def _emit_dense(state: Lowering, linear: Linear, spec: DenseSpec, layer: str, fu
     weight = linear.weight if linear.integer else np.asarray(linear.weight, np.float32)
     packed = state.weights(f"{linear.node.inputs[1]}.panels", pack_dense(spec, weight))
     kernel = _name("dot" if spec.dot else "dense", shape)
-    buffers = [linear.x.buffer, packed, *_finish(state, linear, fused, out)]
+    buffers = [linear.x.buffer, packed, *finish(state, linear, fused, out)]
     work = shape.positions * shape.in_times * shape.window.taps * shape.inputs * shape.outputs
     state.call(layer, kernel, spec, build_dense, buffers, work=work)
     return kernel
@@ -186,7 +186,7 @@ def _emit_rows(state: Lowering, linear: Linear, spec: RowsSpec, layer: str, fuse
         buffers.append(Buffer(f"{name}.joined_count", "int32", (spec.parts * spec.joined_lists,)))
     if spec.scratch:
         buffers.append(Buffer(f"{name}.scratch", spec.total_dtype, (spec.parts * spec.scratch,)))
-    buffers += _finish(state, linear, fused, out)
+    buffers += finish(state, linear, fused, out)
     kernel = _name("event", shape)
     work = shape.positions * shape.in_times * shape.window.taps * shape.inputs * shape.outputs // 8
     state.call(layer, kernel, spec, build_rows, buffers, work=work)
@@ -270,6 +270,13 @@ def _segment(linear: Linear, shape: LinearShape, rows: int) -> tuple[int, int]:
         if fits(1, chunk):
             return 1, chunk
     return 1, 1
+
+
+def sum_dtype(linear: Linear) -> str:
+    """The smallest type that holds every sum of an integer layer."""
+    limit = linear.x.buffer.limit
+    fits = limit is not None and not linear.zero_point and limit * _reach(linear.weight) <= INT16_MAX
+    return "int16" if fits else "int32"
 
 
 def _reach(weight: NDArray[Any]) -> int:

@@ -12,6 +12,7 @@ from svitkit.runtime.kernels.neurons import NeuronSpec, build_neurons
 from svitkit.runtime.lowering.arithmetic import Scaled
 from svitkit.runtime.lowering.attention import emit_attention, find_attention, forget_attention
 from svitkit.runtime.lowering.layers import Fused, Linear, emit_linear
+from svitkit.runtime.lowering.pooling import Pooled, emit_pooled
 from svitkit.runtime.lowering.translation import Lowering, operand, time_extent
 from svitkit.runtime.program import Chosen, Tap
 from svitkit.runtime.view import STORAGE_ORDER, Atom, Axis, Buffer, View, align, store
@@ -30,10 +31,11 @@ def lower_lif(state: Lowering, node: Node) -> None:
     out.buffer.density = spikes(_firing_rate(state, node.name), node.name)
     keeps_state = node.inputs[1] not in state.graph.constants
     potential = _state_buffer(state, node, out, params) if keeps_state else None
+    fused = Fused(node.name, params, out, potential)
     if isinstance(waiting, Linear) and _same_order(waiting, source, out):
         del state.waiting[source.buffer]
-        emit_linear(state, waiting, source.buffer, Fused(node.name, params, out, potential))
-    else:
+        emit_linear(state, waiting, source.buffer, fused)
+    elif not isinstance(waiting, Pooled) or not emit_pooled(state, waiting, source, fused):
         _lower_alone(state, node, (source, out), params, potential)
     state.values[node.outputs[0]] = out
     state.program.taps.append(Tap(node.name, out, len(state.program.calls) - 1))

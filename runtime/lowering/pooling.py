@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from math import prod
 
 from svitkit.errors import UnsupportedError
 from svitkit.runtime.density import largest
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.linear import Window
-from svitkit.runtime.kernels.pool import PoolSpec, build_pool
-from svitkit.runtime.lowering.layers import loop_strides
+from svitkit.runtime.kernels.pool import PoolNeuronSpec, PoolSpec, build_pool, build_pool_neurons
+from svitkit.runtime.lowering.layers import Fused, Linear, emit_linear, finish, loop_strides, sum_dtype
 from svitkit.runtime.lowering.translation import Lowering
-from svitkit.runtime.view import Atom, merge, store
+from svitkit.runtime.program import Chosen
+from svitkit.runtime.view import Atom, Buffer, View, merge, store
 
 
 def lower_pool(state: Lowering, node: Node) -> None:
     """MaxPool over the spatial axes; spikes stay spikes (an OR of bits)."""
-    x = state.read(node.inputs[0])
+    x = _input(state, node)
     attributes = node.attributes
     kernel = tuple(attributes["kernel_shape"])
     rank = len(kernel)
@@ -55,6 +57,76 @@ def lower_pool(state: Lowering, node: Node) -> None:
         out_elements=out.buffer.elements,
         dtype=x.buffer.dtype,
     )
-    work = out.buffer.elements * spec.window.taps
-    state.call(node.name, "max_pool", spec, build_pool, [x.buffer, out.buffer], work=work)
     state.values[node.outputs[0]] = out
+    pooled = Pooled(node, node.outputs[0], x, out, spec)
+    if x.buffer in state.waiting:
+        state.waiting[out.buffer] = pooled
+    else:
+        pooled.emit(state, out.buffer)
+
+
+@dataclass
+class Pooled:
+    """A pooling of an integer layer's currents that waits for its consumer.
+
+    Attributes:
+        node: where it comes from.
+        output: name of the result.
+        x: the currents; they wait themselves.
+        out: the result as it would lie.
+        spec: the pooling by itself.
+    """
+
+    node: Node
+    output: str
+    x: View
+    out: View
+    spec: PoolSpec
+
+    def emit(self, state: Lowering, out: Buffer) -> None:
+        """Computes the pooled currents by themselves."""
+        state.settle(self.x)
+        work = out.elements * self.spec.window.taps
+        state.call(self.node.name, "max_pool", self.spec, build_pool, [self.x.buffer, out], work=work)
+
+
+def _input(state: Lowering, node: Node) -> View:
+    """What is pooled; it goes on waiting where the sums may be pooled instead: positive scales and no other reader."""
+    x = state.values[node.inputs[0]]
+    linear = state.waiting.get(x.buffer)
+    if not isinstance(linear, Linear) or not linear.integer or linear.scale is None:
+        return state.read(node.inputs[0])
+    stored = all(atom.stride for atom in x.atoms if atom.size > 1)
+    alone = state.consumers[linear.output] == 1
+    return x if stored and alone and bool((linear.scale > 0).all()) else state.read(node.inputs[0])
+
+
+def emit_pooled(state: Lowering, pooled: Pooled, source: View, fused: Fused) -> bool:
+    """Emits a layer that stores its sums, and one kernel for pooling, scale, bias and neurons.
+
+    Args:
+        state: the network on its way.
+        pooled: the pooling.
+        source: the pooled currents as the neurons read them.
+        fused: the neurons.
+
+    Returns:
+        Whether the spikes lie as the pooled currents would; if not, nothing is emitted.
+    """
+    linear = state.waiting[pooled.x.buffer]
+    lies = [atom.stride for atom in source.atoms if atom.size > 1]
+    if lies != [atom.stride for atom in fused.out.atoms if atom.size > 1] or not isinstance(linear, Linear):
+        return False
+    del state.waiting[pooled.x.buffer], state.waiting[pooled.out.buffer]
+    sums = Buffer(f"{pooled.x.buffer.name}.sums", sum_dtype(linear), pooled.x.buffer.shape)
+    emit_linear(state, replace(linear, scale=None, bias=None), sums, None)
+    spec = PoolNeuronSpec(
+        replace(pooled.spec, dtype=sums.dtype), linear.bias is not None, fused.params, fused.state is not None
+    )
+    out = fused.out.buffer
+    buffers = [sums, *finish(state, linear, fused, out)]
+    work = out.elements * pooled.spec.window.taps
+    state.call(fused.name, "max_pool_lif", spec, build_pool_neurons, buffers, work=work)
+    reason, call = "sums of integers are pooled before scale and bias", len(state.program.calls) - 1
+    state.program.kernels.append(Chosen(layer=fused.name, kernel="max_pool_lif", reason=reason, call=call))
+    return True
