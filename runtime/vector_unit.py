@@ -19,6 +19,7 @@ class VectorUnit:
         dense_lanes: channels of a panel whose sums of ``dense_rows`` inputs fill half the registers.
         dense_rows: inputs whose sums are in registers at once in a dense layer.
         chunk: channels of one vector statement.
+        word_chunk: the same where two channels share a 16-bit word; 0 where the processor widens bytes as it adds them.
         group, narrow_group: rows of integers that are added at once, widened and in bytes.
         segment_bytes: weights that stay in the cache while a block of positions passes by.
         search: how active inputs are found.
@@ -30,6 +31,7 @@ class VectorUnit:
     dense_lanes: int
     dense_rows: int
     chunk: int
+    word_chunk: int
     group: int
     narrow_group: int
     segment_bytes: int
@@ -44,8 +46,9 @@ _AVX512 = VectorUnit(
     dense_lanes=64,
     dense_rows=4,
     chunk=64,
+    word_chunk=32,
     group=2,
-    narrow_group=16,
+    narrow_group=8,
     segment_bytes=256 * 1024,
     search="table",
     dot=None,
@@ -56,6 +59,7 @@ _AVX2 = VectorUnit(
     dense_lanes=16,
     dense_rows=4,
     chunk=32,
+    word_chunk=16,
     group=2,
     narrow_group=16,
     segment_bytes=96 * 1024,
@@ -69,6 +73,7 @@ _NEON = VectorUnit(
     dense_lanes=16,
     dense_rows=4,
     chunk=64,
+    word_chunk=0,
     group=2,
     narrow_group=8,
     segment_bytes=24 * 1024,

@@ -56,7 +56,7 @@ def rows_counts(spec: RowsSpec, density: Density, memory: Memory) -> Counts:
         memory: sizes on the CPU.
     """
     shape = spec.shape
-    kind = "int4" if spec.narrow else "int8" if shape.integer else "fp32"
+    kind = "int4" if spec.addition == "narrow" else "int8" if shape.integer else "fp32"
     row_bytes = {"int4": 1, "int8": 2, "fp32": 4}[kind]
     item_bytes = 1 if shape.integer else FLOAT_BYTES
     panels, registers = _panels(shape.outputs, spec.lanes, row_bytes, memory.register_bytes)

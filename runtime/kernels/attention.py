@@ -28,7 +28,7 @@ from svitkit.runtime.kernels.emit import (
     nest,
     shared_nest,
 )
-from svitkit.runtime.kernels.registers import Value, read, vectors, write, write_memory, zeros
+from svitkit.runtime.kernels.registers import Value, layout, read, vectors, write, write_memory, zeros
 
 BITS = 4
 SUMS = 1 << BITS
@@ -140,7 +140,9 @@ class _Attention:
         if not spec.keeps_state:
             with nest((spec.queries,)) as (n,):
                 initial = T.float32(spec.params.v_initial)
-                write_memory(self.b["v_state"], self._potential(head, n), spec.width, self.chunk, lambda *_: initial)
+                write_memory(
+                    self.b["v_state"], self._potential(head, n), layout(spec.width, self.chunk), lambda *_: initial
+                )
         with nest((spec.timesteps,)) as (t,):
             self._multiply_keys(head, t)
             kv = self._own("kv")
@@ -157,7 +159,7 @@ class _Attention:
         spec, kv = self.spec, self._own("kv")
         with nest((spec.depth,)) as (j,):
             zero = T.cast(T.int32(0), spec.kv_dtype)
-            write_memory(self.b["kv"], kv + j * spec.width, spec.width, self.chunk, lambda *_: zero)
+            write_memory(self.b["kv"], kv + j * spec.width, layout(spec.width, self.chunk), lambda *_: zero)
         full, rest = divmod(spec.keys, BLOCK)
         for start, count, keys in ((0, full, BLOCK), (full * BLOCK, 1, rest)):
             if count and keys:
@@ -178,13 +180,13 @@ class _Attention:
         number, sums = self._own("number"), self._own("v_sums")
         with nest((spec.depth,)) as (j,):
             at = self._own("kv") + j * spec.width
-            total = vectors(spec.width, self.chunk, spec.kv_dtype)
+            total = vectors(layout(spec.width, self.chunk), spec.kv_dtype)
             write(total, self._at("kv", at))
             with nest((groups,)) as (g,):
                 chosen = T.cast(self.b["number"][number + g * spec.depth + j], "int32")
                 before, added = read(total), self._at("v_sums", sums + g * (SUMS * spec.width) + chosen)
                 write(total, lambda a, lane: before(a, lane) + added(a, lane))
-            write_memory(self.b["kv"], at, spec.width, self.chunk, read(total))
+            write_memory(self.b["kv"], at, layout(spec.width, self.chunk), read(total))
 
     def _number(self, group: Expr, rows: Sequence[Expr]) -> None:
         """Which sum of a group of keys every channel of k chooses, as its place in the table."""
@@ -204,19 +206,19 @@ class _Attention:
         width, table = self.spec.width, self.b[name]
         dtype = self.spec.kv_dtype if name == "v_sums" else self.spec.sum_dtype
         base = self._own(name) + group * (SUMS * width)
-        write_memory(table, base, width, self.chunk, lambda *_: T.cast(T.int32(0), dtype))
+        write_memory(table, base, layout(width, self.chunk), lambda *_: T.cast(T.int32(0), dtype))
         for bit, row in enumerate(rows):
-            added = vectors(width, self.chunk, dtype)
+            added = vectors(layout(width, self.chunk), dtype)
             write(added, _cast(row, dtype))
             for low in range(1 << bit):
                 before, value = self._at(name, base + low * width), read(added)
                 high = base + ((1 << bit) + low) * width
-                write_memory(table, high, width, self.chunk, _plus(before, value))
+                write_memory(table, high, layout(width, self.chunk), _plus(before, value))
 
     def _neurons(self, head: Expr, t: Expr, n: Expr) -> None:
         """Sum, scale and neurons of one query."""
         spec = self.spec
-        total = zeros(spec.width, self.chunk, spec.sum_dtype)
+        total = zeros(layout(spec.width, self.chunk), spec.sum_dtype)
         query = _address(spec.q, head, t) + n * spec.q.token
         for first, count, size in _groups(spec.depth):
             with nest((count,)) as (g,):
@@ -224,7 +226,7 @@ class _Attention:
                 sums = self._own("kv_sums") + (first + g) * (SUMS * spec.width)
                 write(total, _plus(read(total), self._at("kv_sums", sums + chosen)))
         potential = self._potential(head, n)
-        potentials = vectors(spec.width, self.chunk, "float32")
+        potentials = vectors(layout(spec.width, self.chunk), "float32")
         write(potentials, self._at("v_state", potential))
         sums_of, before = read(total), read(potentials)
 
@@ -236,7 +238,7 @@ class _Attention:
         out = _address(spec.out, head, t) + n * spec.out.token
         for v in potentials:
             fire(v.buffer, self.b["out"], out + v.at, v.width, spec.params)
-        write_memory(self.b["v_state"], potential, spec.width, self.chunk, read(potentials))
+        write_memory(self.b["v_state"], potential, layout(spec.width, self.chunk), read(potentials))
 
     def _bits(self, first: Expr, size: int) -> Expr:
         """Some neighbouring spikes of q as a number."""

@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 from svitkit.runtime.kernels.emit import Expr, dot, function, nest, row_major, shared_nest, when
 from svitkit.runtime.kernels.linear import Epilogue, LinearShape, stored_steps
 from svitkit.runtime.kernels.panels import pack_panels, panel_runs
-from svitkit.runtime.kernels.registers import Value, Vector, read, write, zeros
+from svitkit.runtime.kernels.registers import Value, Vector, layout, read, write, zeros
 
 QUAD = 4  # inputs that a dot instruction multiplies
 Dot = Literal["vnni", "sdot"]
@@ -109,7 +109,7 @@ class _Layer:
     def panel(self, width: int, first: Expr, where: Sequence[Expr]) -> None:
         """Emits one panel over a block of positions."""
         spec, shape = self.spec, self.spec.shape
-        epilogue = Epilogue(shape, self.b, width, first, spec.chunk)
+        epilogue = Epilogue(shape, self.b, layout(width, spec.chunk), first)
         positions = [[*where[:-1], where[-1] * spec.block + p] if shape.out_extents else [] for p in range(spec.block)]
         weights = first * (shape.window.taps * shape.inputs)
         with ExitStack() as stack:
@@ -129,7 +129,7 @@ class _Layer:
     def _tile(self, width: int, weights: Expr, positions: Sequence[Any], start: Expr, times: int) -> list[list[Vector]]:
         """Emits the sums of a few time steps of a few positions, and returns their registers."""
         spec, shape = self.spec, self.spec.shape
-        sums = [zeros(width, spec.chunk, spec.sum_dtype) for _ in range(len(positions) * times)]
+        sums = [zeros(layout(width, spec.chunk), spec.sum_dtype) for _ in range(len(positions) * times)]
         with nest(shape.window.kernel) as tap:
             places = [shape.window.source(position, tap) for position in positions]
             _, inside = places[0]  # blocks of more than one position are pointwise: always inside

@@ -21,7 +21,7 @@ from tvm.script.ir_builder import tirx as T
 
 from svitkit.lif import LIFParams
 from svitkit.runtime.kernels.emit import Expr, all_of, charge, dot, fence, fire, nest, row_major
-from svitkit.runtime.kernels.registers import Value, read, vectors, write, write_memory
+from svitkit.runtime.kernels.registers import Layout, Value, read, vectors, write, write_memory
 
 
 @dataclass(frozen=True)
@@ -129,16 +129,14 @@ class Epilogue:
     Attributes:
         shape: the layer.
         b: its buffers by name.
-        width: channels of the panel.
-        first: the first of them.
-        chunk: channels of one vector statement.
+        channels: the panel's channels, in vectors.
+        first: number of the first one.
     """
 
     shape: LinearShape
     b: dict[str, Expr]
-    width: int
+    channels: Layout
     first: Expr
-    chunk: int
 
     @contextmanager
     def position(self, where: Sequence[Expr]) -> Iterator[Callable[[Expr, Value], None]]:
@@ -146,14 +144,14 @@ class Epilogue:
 
         ``total`` gives the sums of the panel's channels. Potentials stay in registers from step to step.
         """
-        shape, width, chunk = self.shape, self.width, self.chunk
+        shape = self.shape
         base = dot(where, shape.out_strides) + self.first
         if shape.lif is None:
             yield lambda t, total: self._store(base + t * shape.time_strides[1], total)
             return
         lif = shape.lif
         number = row_major(where, shape.out_extents) * shape.outputs + self.first
-        potentials = vectors(width, chunk, "float32")
+        potentials = vectors(self.channels, "float32")
         state = self.b.get("v_state")
         initial = T.float32(lif.v_initial)
         write(potentials, lambda at, j: initial if state is None else state[number + at + j])
@@ -166,7 +164,7 @@ class Epilogue:
 
         yield step
         if state is not None:
-            write_memory(state, number, width, chunk, read(potentials))
+            write_memory(state, number, self.channels, read(potentials))
 
     def _store(self, base: Expr, total: Value) -> None:
         dtype = self.shape.out_dtype
@@ -174,7 +172,7 @@ class Epilogue:
         def value(at: int, j: Expr) -> Expr:
             return self._current(total, at, j) if dtype == "float32" else T.cast(total(at, j), dtype)
 
-        write_memory(self.b["out"], base, self.width, self.chunk, value)
+        write_memory(self.b["out"], base, self.channels, value)
 
     def _current(self, total: Value, at: int, j: Expr) -> Expr:
         """The finished sum of a channel as a real number."""

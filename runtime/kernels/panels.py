@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+VECTOR = 32  # channels; panels of a multiple of it are cut into vectors that are powers of two
+
 
 @dataclass(frozen=True)
 class PanelRun:
@@ -19,10 +21,14 @@ class PanelRun:
 
 
 def panel_runs(channels: int, lanes: int) -> tuple[PanelRun, ...]:
-    """Covers ``channels`` with panels of ``lanes`` and then of falling powers of two; no channel is padded.
+    """Covers ``channels`` with panels of at most ``lanes``; no channel is padded.
 
-    Vectors that are no power of two are about four times slower in LLVM, hence the binary tail.
+    As few equal panels as possible, if they are whole vectors; else panels of ``lanes`` and then of falling powers of
+    two, because vectors that are no power of two are about four times slower in LLVM.
     """
+    count = -(-channels // lanes)
+    if channels % (count * VECTOR) == 0:
+        return (PanelRun(0, channels // count, count),)
     runs = []
     start = 0
     width = lanes

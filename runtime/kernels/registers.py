@@ -14,6 +14,7 @@ from tvm.script.ir_builder import tirx as T
 
 from svitkit.runtime.kernels.emit import Expr, assign
 
+Layout = tuple[tuple[int, int], ...]  # first channel and width of every vector
 Value = Callable[[int, Expr], Expr]  # value of channel ``at + lane``, given the first channel of a vector and the lane
 
 
@@ -26,10 +27,14 @@ class Vector:
     buffer: Expr
 
 
-def vectors(width: int, chunk: int, dtype: str) -> list[Vector]:
-    """Allocates registers for ``width`` channels."""
-    parts = [(at, min(chunk, width - at)) for at in range(0, width, chunk)]
-    return [Vector(at, part, T.alloc_buffer((part,), dtype)) for at, part in parts]
+def layout(width: int, chunk: int) -> Layout:
+    """Cuts ``width`` channels into vectors of ``chunk``, the last one perhaps shorter."""
+    return tuple((at, min(chunk, width - at)) for at in range(0, width, chunk))
+
+
+def vectors(channels: Layout, dtype: str) -> list[Vector]:
+    """Allocates registers for channels."""
+    return [Vector(at, width, T.alloc_buffer((width,), dtype)) for at, width in channels]
 
 
 def read(registers: list[Vector]) -> Value:
@@ -44,14 +49,14 @@ def write(registers: list[Vector], value: Value) -> None:
         assign(vector.buffer, 0, vector.width, partial(value, vector.at))
 
 
-def zeros(width: int, chunk: int, dtype: str) -> list[Vector]:
+def zeros(channels: Layout, dtype: str) -> list[Vector]:
     """Allocates registers and sets them to 0."""
-    registers = vectors(width, chunk, dtype)
+    registers = vectors(channels, dtype)
     write(registers, lambda at, lane: T.cast(T.int32(0), dtype))
     return registers
 
 
-def write_memory(target: Expr, base: Expr, width: int, chunk: int, value: Value) -> None:
+def write_memory(target: Expr, base: Expr, channels: Layout, value: Value) -> None:
     """Emits ``target[base + channel] = value`` for every channel."""
-    for at in range(0, width, chunk):
-        assign(target, base + at, min(chunk, width - at), partial(value, at))
+    for at, width in channels:
+        assign(target, base + at, width, partial(value, at))

@@ -2,7 +2,10 @@
 
 The inputs on the lists (:mod:`svitkit.runtime.kernels.lists`) name rows of the packed weights. A convolution first
 joins the lists under its window, for a block of neighbouring positions at once. Rows are added in groups before they
-reach the accumulator; 4-bit weights stay in bytes until a group is complete, other integers are widened to 16 bits.
+reach the accumulator; 4-bit weights stay in bytes until a group is complete. Other integers are widened to 16 bits one
+by one, or two channels share a 16-bit word ``high * 256 + low + 128``: with S the sum of the words of n rows and H that
+of the words shifted right by 8, H is the sum of the high channel and S - 256 H - 128 n that of the low one, exact
+modulo 2**16, and nothing needs widening.
 
 Where the rows of a panel do not fit the cache, or 16 bits would not hold their sum, they are cut into segments, and the
 sums of a block wait in a small scratch buffer between segments.
@@ -10,9 +13,9 @@ sums of a block wait in a small scratch buffer between segments.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +34,10 @@ from svitkit.runtime.kernels.emit import (
 from svitkit.runtime.kernels.linear import Epilogue, LinearShape, stored_steps
 from svitkit.runtime.kernels.lists import SEARCH, ListSpec
 from svitkit.runtime.kernels.panels import panel_runs
-from svitkit.runtime.kernels.registers import Value, Vector, read, write, write_memory, zeros
+from svitkit.runtime.kernels.registers import Layout, Value, Vector, layout, read, write, write_memory, zeros
+
+Addition = Literal["float", "wide", "narrow", "words"]
+LOW = 128  # the low channel of a word is stored as an unsigned byte, this much above its value
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class RowsSpec:
         lanes: channels of a full panel.
         chunk: channels of one vector statement.
         group: rows that are added at once.
-        narrow: whether a group's sum fits 8 bits.
+        addition: how integers are added: ``narrow`` if a group's sum fits 8 bits, ``wide`` one by one in 16 bits, or
+            two channels in ``words``; ``float`` for float32.
         taps: taps of one segment; 1 where a tap has several chunks.
         block: neighbouring positions of the last spatial axis that share the lists joined or the scratch.
         wide: whether sums over all digits and segments need 32 bits; one digit of one segment never does.
@@ -56,7 +63,7 @@ class RowsSpec:
     lanes: int
     chunk: int
     group: int
-    narrow: bool
+    addition: Addition
     taps: int
     block: int
     wide: bool
@@ -85,6 +92,27 @@ class RowsSpec:
     def rows(self) -> int:
         """Rows of a panel: every segment ends with a zero row."""
         return sum(count * (rows + 1) for count, rows in self.segments)
+
+    def row(self, width: int) -> int:
+        """Stored elements of a row of a panel."""
+        return -(-width // 2) if self.addition == "words" else width
+
+    def channels(self, width: int) -> Layout:
+        """The vectors of a panel; no vector has channels of both halves of words."""
+        row = layout(self.row(width), self.chunk)
+        if self.addition != "words" or width == 1:
+            return row
+        return row + tuple((self.row(width) + at, part) for at, part in row)
+
+    @property
+    def weights(self) -> int:
+        """Stored elements of all weights."""
+        return self.rows * sum(run.count * self.row(run.width) for run in panel_runs(self.shape.outputs, self.lanes))
+
+    @property
+    def weight_dtype(self) -> str:
+        """Type of the stored elements."""
+        return "int16" if self.addition == "words" else self.shape.weight_dtype
 
     @property
     def sum_dtype(self) -> str:
@@ -119,6 +147,7 @@ def pack_rows(spec: RowsSpec, weight: NDArray[Any]) -> NDArray[Any]:
         (spec.rows * outputs,) of the same type; every segment's rows are followed by a row of zeros.
     """
     outputs = weight.shape[1]
+    pack = _in_words if spec.addition == "words" else np.ravel
     taps = weight.reshape(spec.shape.window.taps, spec.shape.inputs, outputs)
     if spec.lists.chunks > 1:
         pieces = [
@@ -132,18 +161,27 @@ def pack_rows(spec: RowsSpec, weight: NDArray[Any]) -> NDArray[Any]:
     zero = np.zeros((1, outputs), weight.dtype)
     rows = np.concatenate([part for piece in pieces for part in (piece, zero)])
     blocks = [
-        rows[:, run.start + index * run.width :][:, : run.width].ravel()
+        pack(rows[:, run.start + index * run.width :][:, : run.width])
         for run in panel_runs(outputs, spec.lanes)
         for index in range(run.count)
     ]
     return np.concatenate(blocks)
 
 
+def _in_words(rows: NDArray[Any]) -> NDArray[Any]:
+    """Packs a panel (rows, width) two channels to a word: the first half of the channels low, the second half high."""
+    width = rows.shape[1]
+    half = -(-width // 2)
+    words = rows[:, :half].astype(np.int16) + LOW
+    words[:, : width - half] += rows[:, half:].astype(np.int16) * 256
+    return words.ravel()
+
+
 def build_rows(spec: RowsSpec) -> Expr:
     """Returns the TIR function; arguments: index, count, w, [joined, joined_count], [scratch], then the shape's."""
     shape, lists = spec.shape, spec.lists
     arguments = [("index", lists.lists * lists.capacity, "uint16"), ("count", lists.lists, "int32")]
-    arguments.append(("w", spec.rows * shape.outputs, shape.weight_dtype))
+    arguments.append(("w", spec.weights, spec.weight_dtype))
     if spec.joins:
         arguments.append(("joined", spec.parts * spec.joined_lists * spec.joined_capacity, "uint16"))
         arguments.append(("joined_count", spec.parts * spec.joined_lists, "int32"))
@@ -246,8 +284,8 @@ class _Layer:
     def _panel(self, width: int, first: Expr, where: Sequence[Expr]) -> None:
         """Emits one panel over a block of positions."""
         spec = self.spec
-        epilogue = Epilogue(spec.shape, self.b, width, first, spec.chunk)
-        base = first * spec.rows
+        epilogue = Epilogue(spec.shape, self.b, spec.channels(width), first)
+        base = (T.truncdiv(first, T.int32(2)) if spec.addition == "words" else first) * spec.rows
         if spec.count == 1:
             with nest((spec.block,)) as (p,):
                 position = self._position(where, p)
@@ -272,11 +310,11 @@ class _Layer:
         scratch = self.b["scratch"]
         with nest((spec.block, spec.shape.in_times)) as (p, t):
             zero = T.cast(T.int32(0), spec.total_dtype)
-            write_memory(scratch, self._slot(p, t, width), width, spec.chunk, lambda at, j: zero)
+            write_memory(scratch, self._slot(p, t, width), spec.channels(width), lambda at, j: zero)
         first = rows_before = 0
         for count, rows in spec.segments:
             with nest((count, spec.block, spec.shape.in_times)) as (s, p, t):
-                weights = base + (rows_before + s * (rows + 1)) * width
+                weights = base + (rows_before + s * (rows + 1)) * spec.row(width)
                 total = self._sum(width, weights, self._position(where, p), (p, t), first + s)
                 slot = self._slot(p, t, width)
                 self._add_to_scratch(slot, width, total)
@@ -289,7 +327,7 @@ class _Layer:
 
     def _add_to_scratch(self, slot: Expr, width: int, total: list[Vector]) -> None:
         before, added = self._waiting(slot), read(total)
-        write_memory(self.b["scratch"], slot, width, self.spec.chunk, lambda at, j: before(at, j) + added(at, j))
+        write_memory(self.b["scratch"], slot, self.spec.channels(width), lambda at, j: before(at, j) + added(at, j))
 
     def _slot(self, p: Expr, t: Expr, width: int) -> Expr:
         """Where the sums of a position and time step wait."""
@@ -301,30 +339,32 @@ class _Layer:
     ) -> list[Vector]:
         """Emits the sum over the lists of one segment and returns its registers."""
         spec = self.spec
-        total = zeros(width, spec.chunk, spec.total_dtype)
+        total = zeros(spec.channels(width), spec.total_dtype)
         summed = read(total)
         with nest((spec.lists.digits,)) as (digit,):
             if spec.lists.digits > 1:
                 write(total, lambda at, j: summed(at, j) + summed(at, j))
-            if spec.wide:
-                short = zeros(width, spec.chunk, spec.sum_dtype)
-                added = read(short)
-                self._add_listed(short, width, weights, position, at, (segment, digit))
-                write(total, lambda at, j: summed(at, j) + T.cast(added(at, j), spec.total_dtype))
-            else:
-                self._add_listed(total, width, weights, position, at, (segment, digit))
+            self._add_list(self._listed(weights, width, position, at, (segment, digit)), width, total)
         return total
 
-    def _add_listed(
-        self,
-        total: list[Vector],
-        width: int,
-        weights: Expr,
-        position: Sequence[Expr],
-        at: tuple[Expr, Expr],
-        where: tuple[Expr, Expr],
-    ) -> None:
-        """Adds the rows of one list."""
+    def _add_list(self, rows: _Rows, width: int, total: list[Vector]) -> None:
+        """Adds the rows of one list, whose sum fits 16 bits if they are integers."""
+        spec, summed = self.spec, read(total)
+        if spec.addition == "words":
+            added = self._add_words(rows, width)
+        elif spec.wide:
+            short = zeros(spec.channels(width), spec.sum_dtype)
+            self._add_rows(rows, short)
+            added = read(short)
+        else:
+            self._add_rows(rows, total)
+            return
+        write(total, lambda at, j: summed(at, j) + T.cast(added(at, j), spec.total_dtype))
+
+    def _listed(
+        self, weights: Expr, width: int, position: Sequence[Expr], at: tuple[Expr, Expr], where: tuple[Expr, Expr]
+    ) -> _Rows:
+        """The rows that one list names."""
         spec, (p, t), (segment, digit) = self.spec, at, where
         if spec.joins:
             number = self._joined_number(p, t, segment, digit)
@@ -332,25 +372,59 @@ class _Layer:
         else:
             number = spec.lists.number([*position, t], segment, digit)
             index, count, capacity = self.b["index"], self.b["count"], spec.lists.capacity
-        with T.serial(0, count[number]) as i:
+        row = spec.row(width)
+
+        def group(i: Expr) -> list[Expr]:
             entries = [index[number * capacity + i * spec.group + g] for g in range(spec.group)]
-            self._add(total, [weights + T.cast(entry, "int32") * width for entry in entries])
+            return [weights + T.cast(entry, "int32") * row for entry in entries]
 
-    def _add(self, total: list[Vector], rows: Sequence[Expr]) -> None:
-        """Adds a group of rows."""
-        spec, w = self.spec, self.b["w"]
+        return _Rows(count[number], group)
 
-        summed = read(total)
+    def _add_rows(self, rows: _Rows, total: list[Vector]) -> None:
+        """Emits the sum of rows, group by group."""
+        spec, w, summed = self.spec, self.b["w"], read(total)
 
         def addend(row: Expr, j: Expr) -> Expr:
-            weight = w[row + j]
-            return T.cast(weight, "int16") if spec.shape.integer and not spec.narrow else weight
+            return T.cast(w[row + j], "int16") if spec.addition == "wide" else w[row + j]
 
-        def updated(at: int, j: Expr) -> Expr:
-            group = _tree([addend(row + at, j) for row in rows])
-            return summed(at, j) + (T.cast(group, "int16") if spec.narrow else group)
+        with T.serial(0, rows.groups) as i:
+            group = rows.group(i)
 
-        write(total, updated)
+            def updated(at: int, j: Expr) -> Expr:
+                added = _tree([addend(row + at, j) for row in group])
+                return summed(at, j) + (T.cast(added, "int16") if spec.addition == "narrow" else added)
+
+            write(total, updated)
+
+    def _add_words(self, rows: _Rows, width: int) -> Value:
+        """Emits the sum of rows of words, and returns how the sums of their channels are read."""
+        spec, w = self.spec, self.b["w"]
+        half = spec.row(width)
+        words, highs = (zeros(layout(half, spec.chunk), "int16") for _ in range(2))
+        summed, shifted = read(words), read(highs)
+        with T.serial(0, rows.groups) as i:
+            group = rows.group(i)
+            write(words, lambda at, j: summed(at, j) + _tree([w[row + at + j] for row in group]))
+            write(
+                highs,
+                lambda at, j: shifted(at, j) + _tree([T.shift_right(w[row + at + j], T.int16(8)) for row in group]),
+            )
+        excess = T.cast(rows.groups * (LOW * spec.group), "int16")
+
+        def channel(at: int, j: Expr) -> Expr:
+            if at >= half:
+                return shifted(at - half, j)
+            return summed(at, j) - T.shift_left(shifted(at, j), T.int16(8)) - excess
+
+        return channel
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows on a list: the number of groups, and the addresses of a group's rows."""
+
+    groups: Expr
+    group: Callable[[Expr], list[Expr]]
 
 
 def _tree(values: Sequence[Expr]) -> Expr:

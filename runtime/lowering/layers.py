@@ -16,7 +16,7 @@ from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.dense import DenseSpec, build_dense, can_dot, pack_dense
 from svitkit.runtime.kernels.linear import LinearShape, Window
 from svitkit.runtime.kernels.lists import SEARCH, ListSpec, build_lists, byte_table
-from svitkit.runtime.kernels.rows import RowsSpec, build_rows, pack_rows
+from svitkit.runtime.kernels.rows import Addition, RowsSpec, build_rows, pack_rows
 from svitkit.runtime.lowering.choice import choose, record, record_lists
 from svitkit.runtime.lowering.translation import Lowering, time_extent
 from svitkit.runtime.vector_unit import VectorUnit
@@ -211,8 +211,7 @@ def _lists(state: Lowering, x: View, spec: ListSpec) -> tuple[Buffer, Buffer]:
 def _rows_spec(state: Lowering, linear: Linear, shape: LinearShape) -> RowsSpec:
     unit = state.unit
     limit = shape.limit or 1
-    narrow = linear.integer and int(np.abs(linear.weight.astype(np.int16)).max()) * unit.narrow_group <= NARROW_MAX
-    group = unit.narrow_group if narrow else unit.group if linear.integer else 1
+    addition, group = _addition(unit, linear)
     lanes = unit.integer_lanes if linear.integer else unit.float_lanes
     taps, chunk = _segment(linear, shape, unit.segment_bytes // (lanes * linear.weight.itemsize))
     joins = not shape.window.is_pointwise
@@ -233,14 +232,23 @@ def _rows_spec(state: Lowering, linear: Linear, shape: LinearShape) -> RowsSpec:
         shape=shape,
         lists=lists,
         lanes=lanes,
-        chunk=unit.chunk,
+        chunk=unit.word_chunk if addition == "words" else unit.chunk,
         group=group,
-        narrow=narrow,
+        addition=addition,
         taps=taps,
         block=largest_divisor(last, MAX_BLOCK) if joins or scratch else 1,
         wide=linear.integer and limit * _reach(linear.weight) > INT16_MAX,
         parts=state.parts,
     )
+
+
+def _addition(unit: VectorUnit, linear: Linear) -> tuple[Addition, int]:
+    """How rows are added, and how many at once."""
+    if not linear.integer:
+        return "float", 1
+    if int(np.abs(linear.weight.astype(np.int16)).max()) * unit.narrow_group <= NARROW_MAX:
+        return "narrow", unit.narrow_group
+    return ("words" if unit.word_chunk else "wide"), unit.group
 
 
 def _segment(linear: Linear, shape: LinearShape, rows: int) -> tuple[int, int]:

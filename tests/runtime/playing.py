@@ -27,6 +27,7 @@ SMALL = VectorUnit(
     dense_lanes=8,
     dense_rows=4,
     chunk=8,
+    word_chunk=4,
     group=2,
     narrow_group=8,
     segment_bytes=1024,
