@@ -19,6 +19,7 @@ from tvm.script.ir_builder import tirx as T
 from svitkit.runtime.kernels.emit import Expr, dot, function, lanes, row_major, shared_nest
 
 SEARCH = 32  # inputs that one search looks at; lists have room for as many entries behind their last one
+SEARCHES = (SEARCH, SEARCH // 2, SEARCH // 4)  # for what is left of a list, smaller ones
 TABLE_BITS = 8
 Search = Literal["compress", "table"]
 
@@ -108,14 +109,17 @@ def _fill(spec: ListSpec, buffers: Sequence[Expr], number: Expr, base: Expr, len
     found = T.alloc_buffer((1,), "int32")
     T.buffer_store(found, T.int32(0), [0])
     start = number * spec.capacity
-    step = SEARCH if spec.search == "compress" else TABLE_BITS
-    with T.serial(0, length // step) as block:
-        first = block * step
-        if spec.search == "compress":
-            _compress(x, index, found, start, base + first, first, step, digit, spec.digits)
-        else:
-            _look_up(x, tables[0], index, found, start, base + first, first, digit, spec.digits)
-    with T.serial(length // step * step, length) as k:
+    done = 0
+    for step in SEARCHES if spec.search == "compress" else (TABLE_BITS,):
+        until = done + (length - done) // step * step
+        with T.serial(0, (until - done) // step) as block:
+            first = done + block * step
+            if spec.search == "compress":
+                _compress(x, index, found, start, base + first, first, step, digit, spec.digits)
+            else:
+                _look_up(x, tables[0], index, found, start, base + first, first, digit, spec.digits)
+        done = until
+    with T.serial(done, length) as k:
         T.buffer_store(index, T.cast(k, "uint16"), [start + found[0]])
         T.buffer_store(found, found[0] + T.cast(_digit(x[base + k], digit, spec.digits), "int32"), [0])
     if spec.group > 1:
