@@ -21,6 +21,7 @@ class VectorUnit:
         chunk: channels of one vector statement.
         word_chunk: the same where two channels share a 16-bit word; 0 where the processor widens bytes as it adds them.
         group, narrow_group: rows of integers that are added at once, widened and in bytes.
+        near_bytes: weights of a layer beyond which they come from a far cache or memory each time.
         segment_bytes: weights that stay in the cache while a block of positions passes by.
         search: how active inputs are found.
         dot: the instruction for dense integer layers, or None.
@@ -34,6 +35,7 @@ class VectorUnit:
     word_chunk: int
     group: int
     narrow_group: int
+    near_bytes: int
     segment_bytes: int
     search: Search
     dot: Dot | None
@@ -49,6 +51,7 @@ _AVX512 = VectorUnit(
     word_chunk=32,
     group=2,
     narrow_group=8,
+    near_bytes=256 * 1024,
     segment_bytes=256 * 1024,
     search="table",
     dot=None,
@@ -62,6 +65,7 @@ _AVX2 = VectorUnit(
     word_chunk=16,
     group=2,
     narrow_group=16,
+    near_bytes=128 * 1024,
     segment_bytes=96 * 1024,
     search="table",
     dot=None,
@@ -76,6 +80,7 @@ _NEON = VectorUnit(
     word_chunk=0,
     group=2,
     narrow_group=8,
+    near_bytes=256 * 1024,
     segment_bytes=24 * 1024,
     search="table",
     dot=None,

@@ -165,7 +165,10 @@ def _look_up(
     if digits > 1:
         word = T.shift_right(word, T.uint64(digit))
     word = T.bitwise_and(word, T.uint64(0x0101010101010101))
-    byte = T.cast(T.shift_right(word * T.uint64(0x0102040810204080), T.uint64(56)), "int32")
+    bits = word  # every byte 0 or 1: three folds gather them in the lowest one
+    for fold in (7, 14, 28):
+        bits = T.bitwise_or(bits, T.shift_right(bits, T.uint64(fold)))
+    byte = T.cast(T.bitwise_and(bits, T.uint64(255)), "int32")
     places = table[T.Ramp(byte * TABLE_BITS, 1, TABLE_BITS)]
     numbers = places + T.Broadcast(T.cast(first, "uint16"), TABLE_BITS)
     T.buffer_store(index, numbers, [T.Ramp(start + found[0], 1, TABLE_BITS)])

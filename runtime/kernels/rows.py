@@ -37,6 +37,7 @@ from svitkit.runtime.kernels.panels import panel_runs
 from svitkit.runtime.kernels.registers import Layout, Value, Vector, layout, read, write, write_memory, zeros
 
 Addition = Literal["float", "wide", "narrow", "words"]
+LINE_BYTES = 64
 LOW = 128  # the low channel of a word is stored as an unsigned byte, this much above its value
 
 
@@ -53,9 +54,10 @@ class RowsSpec:
         addition: how integers are added: ``narrow`` if a group's sum fits 8 bits, ``wide`` one by one in 16 bits, or
             two channels in ``words``; ``float`` for float32.
         taps: taps of one segment; 1 where a tap has several chunks.
-        block: neighbouring positions of the last spatial axis that share the lists joined or the scratch.
+        block: neighbouring positions that share the lists joined or the scratch.
         wide: whether sums over all digits and segments need 32 bits; one digit of one segment never does.
         parts: most parts that run at once.
+        ahead: whether the next panel is fetched while one is worked on, of weights that no near cache holds.
     """
 
     shape: LinearShape
@@ -68,6 +70,7 @@ class RowsSpec:
     block: int
     wide: bool
     parts: int
+    ahead: bool
 
     @property
     def joins(self) -> bool:
@@ -209,26 +212,24 @@ class _Layer:
 
     def compute_pointwise(self) -> None:
         """Panels outermost: the weights of a panel stay in the cache while all positions pass by."""
-        *outer, last = self.spec.shape.out_extents or (1,)
-        blocks = (*outer, last // self.spec.block)
+        blocks = self.spec.shape.positions // self.spec.block
         for run in panel_runs(self.spec.shape.outputs, self.spec.lanes):
-            with nest((run.count,)) as (panel,), shared_nest(blocks) as where:
+            with nest((run.count,)) as (panel,), shared_nest((blocks,)) as (where,):
                 self._panel(run.width, T.int32(run.start) + panel * run.width, where)
 
     def compute_joined(self) -> None:
         """Blocks of positions outermost: their joined lists serve every panel."""
-        *outer, last = self.spec.shape.out_extents
-        with shared_nest((*outer, last // self.spec.block)) as where:
+        with shared_nest((self.spec.shape.positions // self.spec.block,)) as (where,):
             self._join(where)
             for run in panel_runs(self.spec.shape.outputs, self.spec.lanes):
                 with nest((run.count,)) as (panel,):
                     self._panel(run.width, T.int32(run.start) + panel * run.width, where)
 
-    def _position(self, where: Sequence[Expr], p: Expr) -> list[Expr]:
+    def _position(self, where: Expr, p: Expr) -> list[Expr]:
         """Position ``p`` of a block; layers without spatial axes have one position."""
-        return [*where[:-1], where[-1] * self.spec.block + p] if self.spec.shape.out_extents else []
+        return _unflatten(where * self.spec.block + p, self.spec.shape.out_extents)
 
-    def _join(self, where: Sequence[Expr]) -> None:
+    def _join(self, where: Expr) -> None:
         """Joins the lists of the taps under every position of a block, segment by segment."""
         spec = self.spec
         first = 0
@@ -281,14 +282,17 @@ class _Layer:
         extents = (spec.parts, spec.block, spec.shape.in_times, spec.count, spec.lists.digits)
         return row_major([part, p, t, segment, digit], extents)
 
-    def _panel(self, width: int, first: Expr, where: Sequence[Expr]) -> None:
+    def _panel(self, width: int, first: Expr, where: Expr) -> None:
         """Emits one panel over a block of positions."""
         spec = self.spec
         epilogue = Epilogue(spec.shape, self.b, spec.channels(width), first)
         base = (T.truncdiv(first, T.int32(2)) if spec.addition == "words" else first) * spec.rows
+        stored = spec.rows * spec.row(width)
         if spec.count == 1:
             with nest((spec.block,)) as (p,):
                 position = self._position(where, p)
+                if spec.ahead:
+                    self._fetch_ahead(base + stored, stored, where)
                 with epilogue.position(position) as step, nest((spec.shape.in_times,)) as (t,):
                     total = self._sum(width, base, position, (p, t), T.int32(0))
                     with stored_steps(spec.shape, t) as out_t:
@@ -304,7 +308,18 @@ class _Layer:
             with stored_steps(spec.shape, t) as out_t:
                 step(out_t, self._waiting(slot))
 
-    def _segments(self, width: int, base: Expr, where: Sequence[Expr]) -> None:
+    def _fetch_ahead(self, base: Expr, stored: int, where: Expr) -> None:
+        """Asks for a position's share of the next panel, which the cache would miss row by row."""
+        spec = self.spec
+        turns = max(spec.shape.positions // spec.block // spec.parts, 1)
+        line = LINE_BYTES // np.dtype(spec.weight_dtype).itemsize
+        lines = -(-stored // (line * turns))
+        with T.serial(0, lines) as i:
+            at = base + (T.truncmod(where, T.int32(turns)) * lines + i) * line
+            address = T.address_of(self.b["w"][T.min(at, T.int32(spec.weights - 1))])
+            T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, T.int32(0), T.int32(2), T.int32(1)))
+
+    def _segments(self, width: int, base: Expr, where: Expr) -> None:
         """Adds up all segments of a block in the scratch buffer."""
         spec = self.spec
         scratch = self.b["scratch"]
@@ -437,6 +452,8 @@ def _tree(values: Sequence[Expr]) -> Expr:
 
 def _unflatten(number: Expr, extents: Sequence[int]) -> list[Expr]:
     """The indices of a position from its number, the last index running fastest."""
+    if len(extents) == 1:
+        return [number]
     indices: list[Expr] = []
     for extent in reversed(extents):
         indices.insert(0, T.truncmod(number, T.int32(extent)) if extent > 1 else T.int32(0))

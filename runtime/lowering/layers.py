@@ -24,6 +24,7 @@ from svitkit.runtime.view import Atom, Axis, Buffer, View, merge, store
 
 INT16_MAX = 32767
 MAX_BLOCK = 32
+LARGE_BLOCK = 64
 NARROW_MAX = 127
 
 
@@ -227,7 +228,7 @@ def _rows_spec(state: Lowering, linear: Linear, shape: LinearShape) -> RowsSpec:
         search=unit.search,
     )
     scratch = taps < shape.window.taps or chunk < shape.inputs
-    last = shape.out_extents[-1] if shape.out_extents else 1
+    large = linear.weight.nbytes > unit.near_bytes
     return RowsSpec(
         shape=shape,
         lists=lists,
@@ -236,10 +237,17 @@ def _rows_spec(state: Lowering, linear: Linear, shape: LinearShape) -> RowsSpec:
         group=group,
         addition=addition,
         taps=taps,
-        block=largest_divisor(last, MAX_BLOCK) if joins or scratch else 1,
+        block=_block(shape, state.parts, large=large) if joins or scratch else 1,
         wide=linear.integer and limit * _reach(linear.weight) > INT16_MAX,
         parts=state.parts,
+        ahead=large and not joins,
     )
+
+
+def _block(shape: LinearShape, parts: int, *, large: bool) -> int:
+    """Positions that are worked on together: more where weights have to come from far, if enough blocks are left."""
+    longest = min(LARGE_BLOCK if large else MAX_BLOCK, max(shape.positions // parts, 1))
+    return largest_divisor(shape.positions, longest)
 
 
 def _addition(unit: VectorUnit, linear: Linear) -> tuple[Addition, int]:

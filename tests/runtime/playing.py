@@ -30,6 +30,7 @@ SMALL = VectorUnit(
     word_chunk=4,
     group=2,
     narrow_group=8,
+    near_bytes=2048,
     segment_bytes=1024,
     search="table",
     dot=None,
