@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,21 +12,17 @@ import torch
 from numpy.typing import NDArray
 
 from svitkit.boards.board import load_board
-from svitkit.boards.transports import open_transport
 from svitkit.data import load_data
 from svitkit.data.dataset import normalize
-from svitkit.errors import ConfigError
 from svitkit.export.pipeline import export_onnx
-from svitkit.manifest import Manifest, Normalization, read_manifest
+from svitkit.manifest import Normalization
 from svitkit.models.checkpoint import Checkpoint
 from svitkit.models.families import build_family
 from svitkit.models.liven import liven
 from svitkit.models.run import forward_spikes
 from svitkit.models.spec import ModelSpec
-from svitkit.onnx_reference import ReferenceSession
 from svitkit.runtime.build import build_bundle
-from svitkit.runtime.runner_process import Runner
-from svitkit.runtime.session import Session
+from tests.runtime.recordings import Recording, assert_lively, by_board, by_onnx_runtime, by_session, emulated
 
 TIMESTEPS, IMAGES, GOLDEN = 4, 200, 4
 SPIKE_AGREEMENT = 0.999
@@ -49,21 +43,13 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Result:
-    """Logits (N, classes), and spikes (N, ...) by layer, flattened over time and neurons."""
-
-    logits: Array
-    spikes: dict[str, Array]
-
-
-@dataclass(frozen=True)
 class Network:
     """An exported network with what torch says about its inputs."""
 
     onnx: Path
     images: Array
     frames: Array
-    torch: Result
+    torch: Recording
 
 
 def digits(size: int) -> Array:
@@ -96,17 +82,10 @@ def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     export_onnx(Checkpoint(model=model, spec=spec), path)
     logits, spikes = forward_spikes(model, torch.from_numpy(frames.copy()))
     by_image = {name: s.transpose(0, 1).flatten(1).numpy() for name, s in spikes.items()}
-    return Network(path, images, frames, Result(logits.numpy(), by_image))
+    return Network(path, images, frames, Recording(logits.numpy(), by_image))
 
 
-def stack(runs: list[tuple[Array, dict[str, Array]]]) -> Result:
-    return Result(
-        np.stack([logits.reshape(-1) for logits, _ in runs]),
-        {name: np.stack([spikes[name].reshape(-1) for _, spikes in runs]) for name in runs[0][1]},
-    )
-
-
-def assert_agree(wanted: Result, got: Result) -> None:
+def assert_agree(wanted: Recording, got: Recording) -> None:
     assert (got.logits.argmax(1) == wanted.logits.argmax(1)).all()
     assert set(got.spikes) == set(wanted.spikes)
     for name, spikes in wanted.spikes.items():
@@ -114,71 +93,22 @@ def assert_agree(wanted: Result, got: Result) -> None:
         assert agreement >= SPIKE_AGREEMENT, f"{name}: {agreement:.4%}"
 
 
-def on_host(bundle: Path, images: Array) -> Result:
-    with Session(bundle) as session:
-        return stack([session.run_with_spikes(image[None]) for image in images])
-
-
-def in_graph_order(bundle: Path, manifest: Manifest, records: Array) -> dict[str, Array]:
-    """Splits the bytes of ``svit-run --spikes`` into layers and undoes the storage order."""
-    lines = [line.split() for line in (bundle / "program.txt").read_text().splitlines()]
-    shapes = {words[1]: [int(word) for word in words[7:]] for words in lines if words[0] == "tensor"}
-    taps = {words[1]: shapes[words[2]] for words in lines if words[0] == "tap"}
-    orders = {words[1]: [int(word) for word in words[3:]] for words in lines if words[0] == "taporder"}
-    ends = np.cumsum([np.prod(shape) for shape in taps.values()])
-    pieces = np.split(records.reshape(len(records), -1), ends[:-1], axis=1)
-    assert manifest.model.mode == "sequence"
-    return {
-        name: piece.reshape(-1, *shape).transpose(0, *(axis + 1 for axis in orders[name])).reshape(len(records), -1)
-        for (name, shape), piece in zip(taps.items(), pieces, strict=True)
-    }
-
-
-@pytest.fixture
-def emulated_bundle(network: Network, tmp_path: Path) -> Iterator[tuple[Path, Runner]]:
-    board = load_board("qemu-cortex-a72")
-    bundle = tmp_path / "bundle"
-    with ExitStack() as stack:
-        try:
-            transport = stack.enter_context(open_transport(board))
-        except ConfigError as error:
-            pytest.skip(str(error))
-        manifest = build_bundle(network.onnx, board, bundle, golden=network.images[:GOLDEN, None])
-        yield (
-            bundle,
-            Runner(
-                transport=transport,
-                bundle=transport.push(bundle),
-                mode=manifest.model.mode,
-                timesteps=TIMESTEPS,
-                classes=10,
-                work=tmp_path,
-                timeout_s=300,
-            ),
-        )
-
-
 def test_every_layer_fires_and_classes_differ(network: Network) -> None:
-    rates = {name: spikes.mean() for name, spikes in network.torch.spikes.items()}
-    assert all(0.001 < rate < 0.99 for rate in rates.values()), rates
+    assert_lively(network.torch)
     assert len(set(network.torch.logits.argmax(1))) > 1
 
 
 def test_onnx_runtime_agrees_with_torch(network: Network) -> None:
-    session = ReferenceSession(network.onnx, spikes=True)
-    runs = [session.run(image) for image in network.images]
-    assert_agree(network.torch, stack([(run.logits, run.spikes) for run in runs]))
+    assert_agree(network.torch, by_onnx_runtime(network.onnx, network.images[:, None]))
 
 
 def test_the_bundle_on_this_machine_agrees_with_torch(network: Network, tmp_path: Path) -> None:
     build_bundle(network.onnx, load_board("host"), tmp_path / "bundle", golden=network.images[:GOLDEN, None])
-    assert_agree(network.torch, on_host(tmp_path / "bundle", network.images))
+    assert_agree(network.torch, by_session(tmp_path / "bundle", network.images[:, None]))
 
 
-def test_the_bundle_on_an_emulated_cortex_a72_agrees_with_torch(
-    network: Network, emulated_bundle: tuple[Path, Runner]
-) -> None:
-    bundle, runner = emulated_bundle
-    logits, spikes = runner.infer_with_spikes(network.images[:, None])
-    records = spikes.reshape(len(network.images), -1)
-    assert_agree(network.torch, Result(logits, in_graph_order(bundle, read_manifest(bundle), records)))
+def test_the_bundle_on_an_emulated_cortex_a72_agrees_with_torch(network: Network, tmp_path: Path) -> None:
+    board, bundle = "qemu-cortex-a72", tmp_path / "bundle"
+    with emulated(board) as transport:
+        build_bundle(network.onnx, load_board(board), bundle, golden=network.images[:GOLDEN, None])
+        assert_agree(network.torch, by_board(bundle, network.images[:, None], transport, tmp_path))
