@@ -14,7 +14,7 @@ from svitkit.runtime.kernels.dense import DOT_INSTRUCTIONS, QUAD, DenseSpec
 from svitkit.runtime.kernels.linear import LinearShape, Window
 from svitkit.runtime.kernels.lists import SEARCH, TABLE_BITS, ListSpec
 from svitkit.runtime.kernels.panels import panel_runs
-from svitkit.runtime.kernels.rows import RowsSpec
+from svitkit.runtime.kernels.row_layout import RowsSpec
 
 Counts = Mapping[str, float]
 FLOAT_BYTES = 4

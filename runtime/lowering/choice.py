@@ -8,7 +8,7 @@ from svitkit.runtime.cost_model import Method, decide
 from svitkit.runtime.density import Density
 from svitkit.runtime.kernels.dense import DenseSpec
 from svitkit.runtime.kernels.lists import ListSpec
-from svitkit.runtime.kernels.rows import RowsSpec
+from svitkit.runtime.kernels.row_layout import RowsSpec
 from svitkit.runtime.lowering.translation import Lowering
 from svitkit.runtime.program import Chosen
 from svitkit.runtime.view import Buffer

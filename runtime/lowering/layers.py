@@ -16,7 +16,8 @@ from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.dense import DenseSpec, build_dense, can_dot, pack_dense
 from svitkit.runtime.kernels.linear import LinearShape, Window
 from svitkit.runtime.kernels.lists import SEARCH, ListSpec, build_lists, byte_table
-from svitkit.runtime.kernels.rows import Addition, RowsSpec, build_rows, pack_rows
+from svitkit.runtime.kernels.row_layout import Addition, RowsSpec, pack_rows
+from svitkit.runtime.kernels.rows import build_rows
 from svitkit.runtime.lowering.choice import choose, record, record_lists
 from svitkit.runtime.lowering.translation import Lowering, time_extent
 from svitkit.runtime.vector_unit import VectorUnit
