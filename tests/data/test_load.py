@@ -357,6 +357,7 @@ def test_fashion_mnist_is_the_same_from_both_forms(tmp_path: Path) -> None:
         (gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 9)), "announces"),
         (idx(pixels(10, 27, 28)), "differ|training samples have shape"),
     ],
+    ids=["empty", "no gzip", "cut off", "no bytes", "too short", "too large", "wrong shape"],  # gzip writes the time
 )
 def test_published_files_of_fashion_mnist_that_are_wrong_are_refused(tmp_path: Path, content: bytes, says: str) -> None:
     files = fashion_files(**{"t10k-images-idx3-ubyte.gz": content})
