@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 from tvm.script.ir_builder import tirx as T
 
@@ -72,12 +71,7 @@ def pack_dense(spec: DenseSpec, weight: NDArray[Any]) -> NDArray[Any]:
     if spec.dot is None:
         return pack_panels(weight, spec.lanes)
     quads = weight.reshape(-1, QUAD, weight.shape[1]).transpose(0, 2, 1)  # (rows / 4, outputs, 4)
-    blocks = [
-        quads[:, run.start + index * run.width :][:, : run.width].ravel()
-        for run in panel_runs(weight.shape[1], spec.lanes)
-        for index in range(run.count)
-    ]
-    return np.concatenate(blocks)
+    return pack_panels(quads, spec.lanes)
 
 
 def build_dense(spec: DenseSpec) -> Expr:

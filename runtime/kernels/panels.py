@@ -41,15 +41,19 @@ def panel_runs(channels: int, lanes: int) -> tuple[PanelRun, ...]:
     return tuple(runs)
 
 
-def pack_panels(weight: NDArray[Any], lanes: int) -> NDArray[Any]:
-    """Packs (rows, channels) float32 or int8 so that every panel's (rows, width) block is contiguous.
-
-    Returns:
-        (rows * channels,) of the same type; the panel at channel n begins at ``n * rows``.
-    """
-    blocks = [
-        weight[:, run.start + index * run.width :][:, : run.width]
-        for run in panel_runs(weight.shape[1], lanes)
+def panels(array: NDArray[Any], lanes: int) -> list[NDArray[Any]]:
+    """Cuts an array (rows, channels, ...) into the panels that :func:`panel_runs` covers its channels with."""
+    return [
+        array[:, run.start + index * run.width :][:, : run.width]
+        for run in panel_runs(array.shape[1], lanes)
         for index in range(run.count)
     ]
-    return np.concatenate([np.ascontiguousarray(block).ravel() for block in blocks])
+
+
+def pack_panels(weight: NDArray[Any], lanes: int) -> NDArray[Any]:
+    """Packs (rows, channels, ...) float32 or int8 so that every panel's (rows, width, ...) block is contiguous.
+
+    Returns:
+        (weight.size,) of the same type; the panel at channel n begins at ``n`` times the elements of one channel.
+    """
+    return np.concatenate([panel.ravel() for panel in panels(weight, lanes)])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from svitkit.runtime.kernels.linear import LinearShape
 from svitkit.runtime.kernels.lists import SEARCH, ListSpec
-from svitkit.runtime.kernels.panels import panel_runs
+from svitkit.runtime.kernels.panels import panel_runs, panels
 from svitkit.runtime.kernels.registers import Layout, layout
 
 Addition = Literal["float", "wide", "narrow", "words"]
@@ -146,12 +146,7 @@ def pack_rows(spec: RowsSpec, weight: NDArray[Any]) -> NDArray[Any]:
         pieces = [taps[at : at + spec.taps].reshape(-1, outputs) for at in range(0, len(taps), spec.taps)]
     zero = np.zeros((1, outputs), weight.dtype)
     rows = np.concatenate([part for piece in pieces for part in (piece, zero)])
-    blocks = [
-        pack(rows[:, run.start + index * run.width :][:, : run.width])
-        for run in panel_runs(outputs, spec.lanes)
-        for index in range(run.count)
-    ]
-    return np.concatenate(blocks)
+    return np.concatenate([pack(panel) for panel in panels(rows, spec.lanes)])
 
 
 def _in_words(rows: NDArray[Any]) -> NDArray[Any]:
