@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
 from svitkit.manifest import STRICT
@@ -19,6 +19,8 @@ class FitOptions:
         epochs: passes over the training split.
         lr: highest learning rate.
         timesteps: T.
+        single_step_epochs: so many epochs come first in which an image is shown for one time step only, at a T-th of
+            the cost (as Spike-driven Transformer V2 is trained, Yao et al., ICLR 2024).
         batch_size: samples per step.
         weight_decay: of AdamW.
         warmup_epochs: passes during which the learning rate rises from zero.
@@ -35,6 +37,7 @@ class FitOptions:
     epochs: int = Field(ge=1)
     lr: float = Field(default=1e-3, gt=0)
     timesteps: int = Field(default=4, ge=1)
+    single_step_epochs: int = Field(default=0, ge=0)
     batch_size: int = Field(default=64, ge=2)
     weight_decay: float = Field(default=0.05, ge=0)
     warmup_epochs: float = Field(default=2.0, ge=0)
@@ -46,6 +49,16 @@ class FitOptions:
     flip: bool = False
     bf16: bool = False
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _has_full_epochs(self) -> FitOptions:
+        if self.single_step_epochs >= self.epochs:
+            raise ValueError(f"single_step_epochs must be less than epochs, {self.epochs}")
+        return self
+
+    def timesteps_in(self, epoch: int) -> int:
+        """Returns the time steps that samples are shown for in an epoch, counted from 0."""
+        return 1 if epoch < self.single_step_epochs else self.timesteps
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -64,12 +77,38 @@ class Preset:
 
 
 IMAGE_FIT = FitOptions(epochs=30, shift_pixels=2)
+FASHION_FIT = FitOptions(
+    epochs=10,
+    single_step_epochs=8,
+    lr=2e-3,
+    batch_size=128,
+    warmup_epochs=1,
+    label_smoothing=0.05,
+    flip=True,
+    bf16=True,
+)
 
 PRESETS: dict[str, Preset] = {
     "digits-spikformer": Preset(
         family="spikformer",
         arguments={"patch_size": 4, "embed_dims": 96, "num_heads": 6, "depths": 2},
         fit=FitOptions(epochs=80, lr=3e-3, shift_pixels=1, rotate_degrees=10, scale_percent=8, warmup_epochs=4),
+    ),
+    "fashion-spikformer": Preset(family="spikformer", arguments={"embed_dims": 192}, fit=FASHION_FIT),
+    "fashion-sdt": Preset(
+        family="spike-driven-transformer", arguments={"embed_dims": 192, "pooling_stat": "0110"}, fit=FASHION_FIT
+    ),
+    "fashion-qkformer": Preset(
+        family="qkformer",
+        arguments={"embed_dims": 192, "depths": (1, 1, 1)},
+        fit=replace(FASHION_FIT, epochs=13, single_step_epochs=10),
+    ),
+    "nmnist-spikformer": Preset(
+        family="spikformer",
+        arguments={"embed_dims": 128, "depths": 2},
+        fit=FitOptions(
+            epochs=50, lr=2e-3, batch_size=32, shift_pixels=3, rotate_degrees=12, scale_percent=12, bf16=True
+        ),
     ),
     "spikformer": Preset(family="spikformer", arguments={"embed_dims": 192}, fit=IMAGE_FIT),
     "spike-driven-transformer": Preset(family="spike-driven-transformer", arguments={"embed_dims": 192}, fit=IMAGE_FIT),

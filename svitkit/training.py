@@ -11,6 +11,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ from svitkit.errors import ConfigError, unknown_name
 from svitkit.files import write_bytes
 from svitkit.models.checkpoint import Checkpoint, check_target, load_checkpoint, save_checkpoint
 from svitkit.models.families import build_family
+from svitkit.models.fused_lif import fused_neurons
 from svitkit.models.run import example_input, forward_logits
 from svitkit.models.size import parameter_bytes
 from svitkit.models.spec import ModelSpec
 from svitkit.presets import PRESETS, FitOptions
 
 STATE_SUFFIX = ".training.pt"
+SAVE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +130,8 @@ def fit(
         dataset: the data.
         options: how.
         report: told after every step.
-        state: file that the state is written to after every epoch and continued from if it exists. It is left for the
-            caller to remove.
+        state: file that the state is written to every two minutes and after every epoch, and continued from if it
+            exists. It is left for the caller to remove.
 
     Returns:
         Accuracies on the validation split; the model is in evaluation mode.
@@ -136,20 +139,37 @@ def fit(
     Raises:
         ConfigError: the loss is not finite, or the state file belongs to another training.
     """
-    run = _Run(model, dataset, options)
-    if state is not None and state.exists():
-        run.load(state)
-    for epoch in range(len(run.history), options.epochs):
-        loss = 0.0
-        for step, loss in run.epoch(epoch):
+    with _fast(model):
+        run = _Run(model, dataset, options)
+        if state is not None and state.exists():
+            run.load(state)
+        saved = time.monotonic()
+        for epoch in range(len(run.history), options.epochs):
+            loss = 0.0
+            for step, loss in run.epoch(epoch):
+                if report:
+                    report(run.progress(epoch, step, loss))
+                if state is not None and time.monotonic() - saved > SAVE_SECONDS:
+                    run.save(state)
+                    saved = time.monotonic()
+            run.judge()
+            if state is not None:
+                run.save(state)
+                saved = time.monotonic()
             if report:
-                report(run.progress(epoch, step, loss))
-        run.judge()
-        if state is not None:
-            run.save(state)
-        if report:
-            report(run.progress(epoch, run.steps_per_epoch, loss, run.history[-1]))
-    return run.finish()
+                report(run.progress(epoch, run.steps_per_epoch, loss, run.history[-1]))
+        return run.finish()
+
+
+@contextmanager
+def _fast(model: nn.Module) -> Iterator[None]:
+    """Orders weights and neurons as a CPU trains them fastest."""
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        with fused_neurons(model):
+            yield
+    finally:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 class _Run:
@@ -163,26 +183,35 @@ class _Run:
             raise ConfigError(f"data '{dataset.name}' has {len(dataset.train)} training samples, wanted 2 or more.")
         self.steps_per_epoch = max(1, len(dataset.train) // options.batch_size)
         self.optimizer = torch.optim.AdamW(_parameter_groups(model, options.weight_decay), lr=options.lr)
+        if options.single_step_epochs and not dataset.static:
+            raise ConfigError(
+                f"data '{dataset.name}' holds event recordings, which a single time step would blur. "
+                f"Train with single_step_epochs=0."
+            )
         self.history: list[float] = []
+        self.done = 0
         self.best_epoch = 0
         self.best: dict[str, torch.Tensor] = {}
 
     def epoch(self, epoch: int) -> Iterator[tuple[int, float]]:
-        """Passes over the training split; everything random depends on seed and epoch alone."""
-        rng = np.random.default_rng([self.options.seed, epoch])
-        order = rng.permutation(len(self.dataset.train))
+        """Passes over what is left of the training split; everything random depends on seed, epoch and step alone."""
+        order = np.random.default_rng([self.options.seed, epoch]).permutation(len(self.dataset.train))
         size = self.options.batch_size
-        for step in range(self.steps_per_epoch):
+        while self.done < self.steps_per_epoch:
+            step = self.done
             self.model.train()
             rate = _learning_rate(self.options, epoch * self.steps_per_epoch + step, self.steps_per_epoch)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            yield step + 1, self._step(order[step * size : (step + 1) * size], rng)
+            rng = np.random.default_rng([self.options.seed, epoch, step])
+            loss = self._step(order[step * size : (step + 1) * size], rng, self.options.timesteps_in(epoch))
+            self.done += 1
+            yield self.done, loss
 
-    def _step(self, index: np.ndarray[Any, Any], rng: np.random.Generator) -> float:
+    def _step(self, index: np.ndarray[Any, Any], rng: np.random.Generator, timesteps: int) -> float:
         device = _device(self.model)
         samples = augment(self.dataset.train.x[index], self.options, rng)
-        x = torch.from_numpy(np.array(sequence(samples, self.dataset, timesteps=self.options.timesteps))).to(device)
+        x = torch.from_numpy(np.array(sequence(samples, self.dataset, timesteps=timesteps))).to(device)
         y = torch.from_numpy(self.dataset.train.y[index]).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.options.bf16):
             logits = forward_logits(self.model, x)
@@ -199,12 +228,18 @@ class _Run:
         return value
 
     def judge(self) -> None:
-        """Measures the validation split and keeps the weights if no epoch was better; of equals the later one."""
-        reached = accuracy(self.model, self.dataset, "validation", timesteps=self.options.timesteps)
-        if not self.history or reached >= max(self.history):
-            self.best_epoch = len(self.history)
+        """Measures the validation split and keeps the weights if no epoch was better; of equals the later one.
+
+        Epochs of a single time step are measured so, and never kept.
+        """
+        epoch = len(self.history)
+        timesteps = self.options.timesteps_in(epoch)
+        reached = accuracy(self.model, self.dataset, "validation", timesteps=timesteps)
+        if reached >= max(self.history[self.options.single_step_epochs :], default=0.0):
+            self.best_epoch = epoch
             self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         self.history.append(reached)
+        self.done = 0
 
     def progress(self, epoch: int, step: int, loss: float, reached: float | None = None) -> TrainingProgress:
         """Says where the training stands."""
@@ -235,6 +270,7 @@ class _Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
+            "done": self.done,
             "best_epoch": self.best_epoch,
             "best": self.best,
         }
@@ -257,7 +293,7 @@ class _Run:
             ) from None
         if not same:
             raise ConfigError(f"'{path}' belongs to a training with other options or data. Remove it to begin anew.")
-        self.history, self.best_epoch = content["history"], content["best_epoch"]
+        self.history, self.best_epoch, self.done = content["history"], content["best_epoch"], content["done"]
         self.best = {name: value.cpu() for name, value in content["best"].items()}
 
 
