@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -32,8 +32,9 @@ from svitkit.compress.trace import TracedAxes, trace_axes
 from svitkit.errors import SvitError
 from svitkit.models.neurons import neuron_layers
 from svitkit.models.plan import Member, PrunedGroup, PruneGroup, PrunePlan, apply_plan
+from svitkit.models.removal import find_tensor
 from svitkit.models.run import forward_logits
-from svitkit.models.size import parameter_bytes
+from svitkit.models.size import FLOAT32_BYTES, parameter_bytes
 
 PROBE_SEED = 0
 TOLERANCE = 1e-6
@@ -48,6 +49,7 @@ class FoundGroup:
         producers: the axes along which channels come into being: rows of weights, biases, batch norms.
         consumers: the axes along which they are read: columns of weights.
         size_bytes: what its channels take in the deployed float32 parameters; 0 if it is not prunable.
+        filter_bytes: the part of it in the weights that produce the channels; 0 if it is not prunable.
         reason: why it cannot be pruned; None if it can.
     """
 
@@ -55,6 +57,7 @@ class FoundGroup:
     producers: tuple[Member, ...]
     consumers: tuple[Member, ...]
     size_bytes: int = 0
+    filter_bytes: int = 0
     reason: str | None = None
 
     @property
@@ -63,18 +66,19 @@ class FoundGroup:
         return self.reason is None
 
 
-def find_groups(model: nn.Module, x: torch.Tensor) -> tuple[FoundGroup, ...]:
+def find_groups(model: nn.Module, x: torch.Tensor, *, residual_widths: bool = False) -> tuple[FoundGroup, ...]:
     """Finds every group of a network, prunable or not, in the order of execution.
 
     Args:
         model: the network, in evaluation mode; it is not changed.
         x: (T, B, C, H, W) float32, an input of the right shape; its values do not matter.
+        residual_widths: try the widths of residual streams too; else they count as not prunable.
 
     Raises:
         UnsupportedError: the network cannot be traced.
     """
     traced = trace_axes(model, x)
-    probe = _Probe(model, x)
+    probe = _Probe(model, x, residual_widths)
     return tuple(probe.judge(found, pieces) for found, pieces in _collect(traced))
 
 
@@ -155,7 +159,8 @@ def _describe(
 class _Probe:
     """Tries removals on a copy of the network in double precision whose neurons fire."""
 
-    def __init__(self, model: nn.Module, x: torch.Tensor) -> None:
+    def __init__(self, model: nn.Module, x: torch.Tensor, residual_widths: bool) -> None:
+        self.residual_widths = residual_widths
         generator = torch.Generator().manual_seed(PROBE_SEED)
         self.x = torch.randn(x.shape[0], 2, *x.shape[2:], generator=generator, dtype=torch.float64)
         self.model = copy.deepcopy(model).double().eval()
@@ -164,13 +169,20 @@ class _Probe:
 
     def judge(self, found: FoundGroup, pieces: list[Piece]) -> FoundGroup:
         """Completes a group with its size, or with the reason why it cannot be pruned."""
-        reason = _known_obstacle(found.group, pieces)
+        reason = _known_obstacle(found.group, pieces, self.residual_widths)
         size = 0
         if reason is None:
             reason, size = self._try_removal(found)
-        return FoundGroup(
-            group=found.group, producers=found.producers, consumers=found.consumers, size_bytes=size, reason=reason
-        )
+        return replace(found, size_bytes=size, filter_bytes=0 if reason else self._filter_bytes(found), reason=reason)
+
+    def _filter_bytes(self, found: FoundGroup) -> int:
+        total = 0
+        for member in found.producers:
+            shape = find_tensor(self.model, member.tensor).shape
+            if len(shape) >= 2:
+                indices = len(member.offsets) * found.group.channels * member.inner
+                total += FLOAT32_BYTES * indices * (shape.numel() // shape[member.dim])
+        return total
 
     def _try_removal(self, found: FoundGroup) -> tuple[str | None, int]:
         """Removes a different channel from every block and compares with the network in which it is silent."""
@@ -224,11 +236,11 @@ def _observe(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
     return seen
 
 
-def _known_obstacle(group: PruneGroup, pieces: list[Piece]) -> str | None:
+def _known_obstacle(group: PruneGroup, pieces: list[Piece], residual_widths: bool) -> str | None:
     for piece in pieces:
         if piece.fixed is not None:
             return f"its width is fixed: {piece.fixed}"
-    if any(piece.skipped for piece in pieces):
+    if not residual_widths and any(piece.skipped for piece in pieces):
         return "a residual stream: skip connections add every layer of its stage along this width"
     if group.channels == group.blocks:
         return "it has one channel per block, and none to spare"

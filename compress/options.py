@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 
 from pydantic import ValidationError
 
@@ -59,18 +60,26 @@ class CompressOptions:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def constraints(max_drop: float, min_saving: float) -> PrimeSVTConfig:
-    """Returns the method's default settings with the user's constraints.
+def configure(max_drop: float, min_saving: float, settings: Mapping[str, object]) -> PrimeSVTConfig:
+    """Returns a method's settings: the user's constraints, what the user set beside them, and defaults for the rest.
 
     Args:
         max_drop: accuracy that may be lost, in points.
         min_saving: fraction of the parameter bytes that must go.
+        settings: other fields of the configuration by name.
 
     Raises:
-        ConfigError: a value is out of range.
+        ConfigError: a name is unknown, or a value is out of range.
     """
+    given = {"max_drop": max_drop, "min_saving": min_saving}
+    names = [field.name for field in fields(PrimeSVTConfig) if field.name not in given]
+    for name in settings:
+        if name in given:
+            raise ConfigError(f"'{name}' is an option of its own (--{name.replace('_', '-')}) and no setting.")
+        if name not in names:
+            raise unknown_name("setting", name, names)
     try:
-        return PrimeSVTConfig(max_drop=max_drop, min_saving=min_saving)
+        return PrimeSVTConfig(**given, **settings)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"{first['loc'][0]} is {first['input']!r}: {first['msg']}.") from None
+        raise ConfigError(f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}.") from None

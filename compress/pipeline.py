@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from svitkit.compress.finetune import finetune, finetune_options
 from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.importance import filter_norms
 from svitkit.compress.journal import JOURNAL_NAME, Journal, Measurement, Subject
-from svitkit.compress.options import INTEGER_METHODS, CompressOptions, constraints
+from svitkit.compress.options import INTEGER_METHODS, CompressOptions, configure
 from svitkit.compress.primesvt import Outcome, Search
 from svitkit.compress.quantize import QuantizedNetwork, quantize_network, uniform_bits
 from svitkit.compress.report import REPORT_NAME, Accuracy, GroupReport, PruneReport, describe_groups, describe_outcome
@@ -60,6 +60,7 @@ def compress_model(
     bn_recalibration: int = 0,
     seed: int = 0,
     limit: int | None = None,
+    settings: Mapping[str, object] | None = None,
     progress: Progress | None = None,
 ) -> CompressResult:
     """Makes a network smaller within limits on accuracy, and writes it as a checkpoint directory.
@@ -81,6 +82,8 @@ def compress_model(
         bn_recalibration: training images on which every candidate's batch norms are calibrated again, 0 for none.
         seed: of the fine-tuning.
         limit: at most that many images of every split.
+        settings: what the method assumes, by name, where it shall not be the default
+            (:class:`svitkit.compress.primesvt.PrimeSVTConfig`).
         progress: told the stage, how much of it is done, and how much there is.
 
     Raises:
@@ -90,7 +93,7 @@ def compress_model(
     """
     options = CompressOptions(
         method=method,
-        config=constraints(max_drop, min_saving),
+        config=configure(max_drop, min_saving, settings or {}),
         bn_recalibration=bn_recalibration,
         finetune_epochs=finetune_epochs,
         seed=seed,
@@ -129,7 +132,11 @@ class _Compression:
         if self.options.method in INTEGER_METHODS:
             return self._quantize(journal)
         self.progress("trace", 0, 1)
-        found = find_groups(self.checkpoint.model, example_input(self.checkpoint.spec))
+        found = find_groups(
+            self.checkpoint.model,
+            example_input(self.checkpoint.spec),
+            residual_widths=self.options.config.residual_widths,
+        )
         self.progress("trace", 1, 1)
         prunable = [(group, filter_norms(self.checkpoint.model, group)) for group in found if group.prunable]
         if not prunable:

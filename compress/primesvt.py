@@ -8,31 +8,34 @@ one shot, fine-tuning optional. In this module:
     size(g)  = bytes of group g's channels in the deployed float32 parameters                     [a]
     acc(g,r) = accuracy with a fraction r of g removed and nothing else, r in ``rates``           [b]
     R(g)     = the rates at which accuracy falls by no more than ``epsilon`` points               [c]
-    B(g)     = max over R(g) of acc(g,r) * memory gain(g,r), both as fractions                    [d]
-    targets  = groups with B(g) >= ``min_score``, sorted by size, largest first                    [e]
+    B(g,r)   = acc(g,r) * memory gain(g,r), both as fractions; B(g) = max of it over R(g)         [d]
+    targets  = groups with B(g) >= ``min_score``, at most ``max_targets``, largest size first      [e]
     for g in targets: remove the largest rate that keeps accuracy at A_min = baseline - ``max_drop``;
                       end once the saving reaches ``min_saving``                                  [f]
 
 The abstract leaves open, and this module assumes, each settable in :class:`PrimeSVTConfig`:
 
-- [a] "number of parameters" counts every tensor slice that goes with a channel, at 4 bytes, batch norm folded; groups,
-  not layers, are the unit, because a layer cannot be cut without those coupled to it.
+- [a] ``order_by``: "number of parameters" counts every tensor slice that goes with a channel (``slices``), batch norm
+  folded, or the producing filters alone (``filters``). Groups, not layers, are the unit, because a layer cannot be cut
+  without those coupled to it. ``residual_widths``: whether the widths of residual streams are groups too.
 - [b] ``rates``: which rates are swept. [c] ``epsilon``: what is robust. [d] the form of the B score, which third
-  parties mention as "accuracy x memory gain", and ``min_score``. [e] no cap on the number of targets.
+  parties mention as "accuracy x memory gain": ``gain_of``, whether the gain is a share of the network or of the group,
+  and ``min_score``. [e] ``max_targets``: a cap on the number of targets, those of the highest scores; none by default.
 - [f] ``stop_at_saving``: whether the descent ends at the wanted saving or takes all that accuracy allows.
 - ``channel_multiple``: kept counts are rounded to what vector units like.
 - ``budgets``: if the plain descent (the first group may spend all of ``max_drop``) misses the saving, further descents
   let every group spend only that share of it; the first that meets both constraints is accepted, else the one that
   saves most. The paper is said to accept one of several candidates, by the constraints.
 - all accuracies are those of the validation split; batch norm statistics are estimated again for every candidate or not
-  at all, as the caller's ``evaluate`` does.
+  at all, as the caller's ``evaluate`` does (``bn_recalibration`` of :func:`svitkit.compress.pipeline.compress_model`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass as plain_dataclass
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -59,6 +62,10 @@ class PrimeSVTConfig:
         rates: pruning ratios that are tried, ascending.
         epsilon: a group is robust at a rate if pruning it alone loses at most that many points; None for ``max_drop``.
         min_score: B score from which a robust group is a target.
+        gain_of: what the memory gain in the B score is a share of: the whole ``network``, or the ``group`` alone.
+        max_targets: at most that many targets, those of the highest B scores; None for no cap.
+        order_by: what makes a group large: all ``slices`` of tensors that go with its channels, or its ``filters``.
+        residual_widths: whether the widths of residual streams can be pruned; they couple every layer of their stage.
         channel_multiple: kept channels of a group divide by it.
         budgets: shares of ``max_drop`` that one group may spend, one descent each; 1 and more means all.
         stop_at_saving: end a descent once ``min_saving`` is reached.
@@ -69,6 +76,10 @@ class PrimeSVTConfig:
     rates: tuple[Rate, ...] = Field(default=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), min_length=1)
     epsilon: float | None = Field(default=None, ge=0)
     min_score: float = Field(default=0.0, ge=0)
+    gain_of: Literal["network", "group"] = "network"
+    max_targets: int | None = Field(default=None, ge=1)
+    order_by: Literal["slices", "filters"] = "slices"
+    residual_widths: bool = False
     channel_multiple: int = Field(default=4, ge=1)
     budgets: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0, 0.5, 0.25), min_length=1)
     stop_at_saving: bool = True
@@ -81,12 +92,23 @@ class PrimeSVTConfig:
 
 @plain_dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One group pruned alone at one rate: the choice of channels and what it costs."""
+    """One group pruned alone at one rate: the choice of channels and what it costs.
+
+    Attributes:
+        ratio: fraction of channels asked to be removed.
+        pruned: the choice.
+        accuracy: percent, on validation.
+        saving: fraction of the network's parameter bytes.
+        score: accuracy as a fraction times the memory gain, B(g,r).
+        robust: whether accuracy fell by no more than ``epsilon``.
+    """
 
     ratio: float
     pruned: PrunedGroup
     accuracy: float
     saving: float
+    score: float
+    robust: bool
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -98,12 +120,33 @@ class Swept:
         norms: (channels,) float32, L2 norm of every channel's filters.
         trials: one a rate, except rates that rounding makes ineffective.
         score: B score; None if no rate is robust.
+        target: whether a descent may prune it.
     """
 
     found: FoundGroup
     norms: torch.Tensor
     trials: tuple[Trial, ...]
     score: float | None
+    target: bool = False
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What one descent came to.
+
+    Attributes:
+        budget: the share of ``max_drop`` that one group might spend.
+        plan: the channels to keep.
+        measurement: accuracy on validation and size of the network pruned so.
+        satisfied: whether both constraints hold.
+        reasons: for groups that it looked at, what it decided and why, by name.
+    """
+
+    budget: float
+    plan: PrunePlan
+    measurement: Measurement
+    satisfied: bool
+    reasons: dict[str, str]
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -116,6 +159,7 @@ class Outcome:
         satisfied: whether both constraints hold.
         swept: every prunable group, largest first.
         reasons: for groups that the accepted descent looked at, what it decided and why, by name.
+        candidates: every descent, the accepted one among them.
     """
 
     plan: PrunePlan
@@ -123,6 +167,7 @@ class Outcome:
     satisfied: bool
     swept: tuple[Swept, ...]
     reasons: dict[str, str]
+    candidates: tuple[Candidate, ...] = ()
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -149,18 +194,34 @@ class Search:
         Args:
             groups: the prunable groups, with the norms of their channels.
         """
-        ordered = sorted(groups, key=lambda entry: entry[0].size_bytes, reverse=True)
+        ordered = sorted(groups, key=lambda entry: self._size(entry[0]), reverse=True)
         swept = tuple(self._sweep(found, norms, at, len(ordered)) for at, (found, norms) in enumerate(ordered))
-        targets = [group for group in swept if group.score is not None and group.score >= self.config.min_score]
-        best: Outcome | None = None
+        swept = self._choose_targets(swept)
+        candidates: list[Candidate] = []
         for budget in self.config.budgets:
-            outcome = self._descend(targets, swept, budget)
-            if best is None or outcome.measurement.parameter_bytes < best.measurement.parameter_bytes:
-                best = outcome
-            if outcome.satisfied:
-                return outcome
-        assert best is not None
-        return best
+            candidates.append(self._descend([group for group in swept if group.target], budget))
+            if candidates[-1].satisfied:
+                break
+        best = candidates[-1]
+        if not best.satisfied:
+            best = min(candidates, key=lambda candidate: candidate.measurement.parameter_bytes)
+        return Outcome(
+            plan=best.plan,
+            measurement=best.measurement,
+            satisfied=best.satisfied,
+            swept=swept,
+            reasons=best.reasons,
+            candidates=tuple(candidates),
+        )
+
+    def _size(self, found: FoundGroup) -> int:
+        return found.size_bytes if self.config.order_by == "slices" else found.filter_bytes
+
+    def _choose_targets(self, swept: tuple[Swept, ...]) -> tuple[Swept, ...]:
+        robust = [group for group in swept if group.score is not None and group.score >= self.config.min_score]
+        best = sorted(robust, key=lambda group: -(group.score or 0.0))[: self.config.max_targets]
+        names = {group.found.group.name for group in best}
+        return tuple(replace(group, target=group.found.group.name in names) for group in swept)
 
     def saving(self, measurement: Measurement) -> float:
         """Returns the fraction of the original parameter bytes that a candidate saves."""
@@ -174,15 +235,24 @@ class Search:
             pruned = keep_strongest(found.group, norms, ratio, multiple=self.config.channel_multiple)
             if pruned is None:
                 continue
-            measured = self.evaluate(PrunePlan(groups=(pruned,)))
-            saving = (self.baseline.parameter_bytes - measured.parameter_bytes) / self.baseline.parameter_bytes
-            trials.append(Trial(ratio=ratio, pruned=pruned, accuracy=measured.accuracy, saving=saving))
-        least = self.baseline.accuracy - self.config.tolerance
-        score = max((t.accuracy / 100 * t.saving for t in trials if t.accuracy >= least), default=None)
+            trials.append(self._trial(found, ratio, pruned, self.evaluate(PrunePlan(groups=(pruned,)))))
+        score = max((trial.score for trial in trials if trial.robust), default=None)
         self.progress("sweep", (at + 1) * len(rates), count * len(rates))
         return Swept(found=found, norms=norms, trials=tuple(trials), score=score)
 
-    def _descend(self, targets: Sequence[Swept], swept: tuple[Swept, ...], budget: float) -> Outcome:
+    def _trial(self, found: FoundGroup, ratio: float, pruned: PrunedGroup, measured: Measurement) -> Trial:
+        saved = self.baseline.parameter_bytes - measured.parameter_bytes
+        whole = self.baseline.parameter_bytes if self.config.gain_of == "network" else found.size_bytes
+        return Trial(
+            ratio=ratio,
+            pruned=pruned,
+            accuracy=measured.accuracy,
+            saving=saved / self.baseline.parameter_bytes,
+            score=measured.accuracy / 100 * saved / whole,
+            robust=measured.accuracy >= self.baseline.accuracy - self.config.tolerance,
+        )
+
+    def _descend(self, targets: Sequence[Swept], budget: float) -> Candidate:
         """Prunes the targets one after the other, each as far as accuracy allows."""
         plan, now = PrunePlan(), self.baseline
         reasons: dict[str, str] = {}
@@ -194,7 +264,7 @@ class Search:
             plan, now, reasons[target.found.group.name] = self._prune(target, plan, now, floor)
         self.progress(f"prune (budget {budget:g})", len(targets), len(targets))
         satisfied = self.saving(now) >= self.config.min_saving
-        return Outcome(plan=plan, measurement=now, satisfied=satisfied, swept=swept, reasons=reasons)
+        return Candidate(budget=budget, plan=plan, measurement=now, satisfied=satisfied, reasons=reasons)
 
     def _floor(self, now: Measurement, budget: float) -> float:
         """Returns the accuracy that the next step must keep, in percent."""

@@ -78,7 +78,7 @@ def fused_neurons(model: nn.Module) -> Iterator[None]:
     """
     nodes = [module for module in model.modules() if can_fuse(module)]
     for node in nodes:
-        node.forward = partial(_forward, node)  # type: ignore[assignment]
+        node.forward = partial(_forward, node)
     try:
         yield
     finally:
@@ -87,5 +87,7 @@ def fused_neurons(model: nn.Module) -> Iterator[None]:
 
 
 def _forward(node: LIFNode, x: torch.Tensor) -> torch.Tensor:
-    spikes: torch.Tensor = _LIF.apply(x, node.tau, node.v_threshold, node.surrogate_function.alpha)
+    spikes: torch.Tensor = _LIF.apply(  # type: ignore[no-untyped-call]
+        x, node.tau, node.v_threshold, node.surrogate_function.alpha
+    )
     return spikes
