@@ -60,17 +60,20 @@ class CompressOptions:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def configure(max_drop: float, min_saving: float, settings: Mapping[str, object]) -> PrimeSVTConfig:
+def configure(method: str, max_drop: float, min_saving: float, settings: Mapping[str, object]) -> PrimeSVTConfig:
     """Returns a method's settings: the user's constraints, what the user set beside them, and defaults for the rest.
 
     Args:
+        method: a name of ``METHODS``.
         max_drop: accuracy that may be lost, in points.
         min_saving: fraction of the parameter bytes that must go.
-        settings: other fields of the configuration by name.
+        settings: other fields of the configuration by name; a single value may stand for a tuple of one.
 
     Raises:
-        ConfigError: a name is unknown, or a value is out of range.
+        ConfigError: a name is unknown, a value is of the wrong kind or out of range, or the method has no settings.
     """
+    if settings and method in INTEGER_METHODS:
+        raise ConfigError(f"method '{method}' has no settings, got '{next(iter(settings))}'. Leave it out.")
     given = {"max_drop": max_drop, "min_saving": min_saving}
     names = [field.name for field in fields(PrimeSVTConfig) if field.name not in given]
     for name in settings:
@@ -78,8 +81,13 @@ def configure(max_drop: float, min_saving: float, settings: Mapping[str, object]
             raise ConfigError(f"'{name}' is an option of its own (--{name.replace('_', '-')}) and no setting.")
         if name not in names:
             raise unknown_name("setting", name, names)
+    several = {name for name in names if isinstance(getattr(PrimeSVTConfig(), name), tuple)}
+    wrapped = {
+        name: (value,) if name in several and isinstance(value, int | float | str) else value
+        for name, value in settings.items()
+    }
     try:
-        return PrimeSVTConfig(**given, **settings)  # type: ignore[arg-type]
+        return PrimeSVTConfig(**given, **wrapped)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}.") from None

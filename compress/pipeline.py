@@ -93,7 +93,7 @@ def compress_model(
     """
     options = CompressOptions(
         method=method,
-        config=configure(max_drop, min_saving, settings or {}),
+        config=configure(method, max_drop, min_saving, settings or {}),
         bn_recalibration=bn_recalibration,
         finetune_epochs=finetune_epochs,
         seed=seed,

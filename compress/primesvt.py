@@ -38,7 +38,7 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
 from svitkit.compress.groups import FoundGroup
@@ -83,6 +83,13 @@ class PrimeSVTConfig:
     channel_multiple: int = Field(default=4, ge=1)
     budgets: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0, 0.5, 0.25), min_length=1)
     stop_at_saving: bool = True
+
+    @field_validator("rates")
+    @classmethod
+    def _check_order(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if list(rates) != sorted(set(rates)):
+            raise ValueError("rates must ascend without repetition")
+        return rates
 
     @property
     def tolerance(self) -> float:

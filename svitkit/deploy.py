@@ -9,6 +9,7 @@ artefacts of a directory always belong together.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class DeployOptions:
-    """What is asked for; the first seven as in ``svitkit.compress.pipeline.compress_model``.
+    """What is asked for; the first eight as in ``svitkit.compress.pipeline.compress_model``.
 
     Attributes:
         limit: images at most, of every split; None for all in the search and 1000 on the board.
@@ -45,6 +46,7 @@ class DeployOptions:
     min_saving: float = 0.25
     finetune_epochs: int = 0
     bn_recalibration: int = 0
+    settings: Mapping[str, object] = field(default_factory=dict)
     seed: int = 0
     limit: int | None = None
     threads: int | None = None
@@ -209,6 +211,7 @@ def _compress(
         finetune_epochs=options.finetune_epochs,
         resume=options.resume,
         bn_recalibration=options.bn_recalibration,
+        settings=options.settings,
         seed=options.seed,
         limit=options.limit,
         progress=advance,

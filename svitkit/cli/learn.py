@@ -19,6 +19,7 @@ from svitkit.cli.options import (
     MinSaving,
     Model,
     Resume,
+    Settings,
     Timesteps,
     Weights,
 )
@@ -112,6 +113,7 @@ def compress(
     min_saving: MinSaving = 0.25,
     finetune: Finetune = 0,
     bn_images: BatchNormImages = 0,
+    settings: Settings = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fine-tuning.")] = 0,
     limit: Limit = None,
     weights: Weights = None,
@@ -122,6 +124,7 @@ def compress(
     """Make a network smaller within limits on accuracy; exit with 3 if the limits cannot be met."""
     from svitkit.compress.pipeline import compress_model
     from svitkit.compress.report import report_table
+    from svitkit.compress.settings import read_settings
 
     with answer(as_json) as show:
         checkpoint, dataset = load_network(model, weights=weights, data=data, timesteps=timesteps)
@@ -137,6 +140,7 @@ def compress(
                 bn_recalibration=bn_images,
                 seed=seed,
                 limit=limit,
+                settings=read_settings(settings or []),
                 resume=resume,
                 progress=advance,
             )

@@ -45,6 +45,15 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue work that was s
 Method = Annotated[
     str, typer.Option("--method", metavar="NAME", help="primesvt prunes; int8 and int4 round the weights.")
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="What the method assumes, such as epsilon=1 or rates=0.1,0.3,0.5; may be given again. "
+        "A wrong name shows all that there are.",
+    ),
+]
 MaxDrop = Annotated[
     float,
     typer.Option(

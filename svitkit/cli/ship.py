@@ -23,6 +23,7 @@ from svitkit.cli.options import (
     MinSaving,
     Model,
     Resume,
+    Settings,
     Threads,
     Timesteps,
     Weights,
@@ -155,6 +156,7 @@ def deploy(
     min_saving: MinSaving = 0.25,
     finetune: Finetune = 0,
     bn_images: BatchNormImages = 0,
+    settings: Settings = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fine-tuning.")] = 0,
     limit: Limit = None,
     threads: Threads = None,
@@ -165,6 +167,7 @@ def deploy(
 ) -> None:
     """Compress, export, build and bench in one go; exit with 3 if a limit is missed or the run is not valid."""
     from svitkit.boards.board import load_board
+    from svitkit.compress.settings import read_settings
     from svitkit.deploy import DeployOptions, Shortfall, default_folder
     from svitkit.deploy import deploy as run
     from svitkit.runtime.record_table import render_record
@@ -175,6 +178,7 @@ def deploy(
         min_saving=min_saving,
         finetune_epochs=finetune,
         bn_recalibration=bn_images,
+        settings=read_settings(settings or []),
         seed=seed,
         limit=limit,
         threads=threads,

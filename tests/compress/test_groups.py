@@ -118,3 +118,19 @@ def test_finding_groups_leaves_the_network_as_it_was() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     find_groups(model, INPUT)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_the_filters_of_a_group_are_the_rows_that_produce_it() -> None:
+    groups = groups_of("spikformer")
+    assert groups["blocks.0.mlp.fc1.0"].filter_bytes == 4 * 128 * 32
+    assert groups["blocks.0.attn.qkv_conv_bn.0"].filter_bytes == 4 * 3 * 32 * 32
+    assert all((group.filter_bytes > 0) == group.prunable for group in groups.values())
+
+
+def test_the_width_of_a_residual_stream_is_a_group_where_that_is_asked_for() -> None:
+    checkpoint = firing_checkpoint("spikformer")
+    x = example_input(checkpoint.spec)
+    stream = "patch_embed.stages.3.conv_bn.block.0"
+    assert "residual" in (groups_of("spikformer")[stream].reason or "")
+    groups = {found.group.name: found for found in find_groups(checkpoint.model, x, residual_widths=True)}
+    assert prunable(groups) == {**prunable(groups_of("spikformer")), stream: (32, 1)}

@@ -14,7 +14,9 @@ WIDTH = 100
 Cost = Callable[[dict[str, int]], float]
 
 
-def search(cost: Cost, sizes: dict[str, int], **settings: object) -> tuple[Outcome, list[dict[str, int]]]:
+def search(
+    cost: Cost, sizes: dict[str, int], filters: dict[str, int] | None = None, **settings: object
+) -> tuple[Outcome, list[dict[str, int]]]:
     """Runs the method on imaginary groups of 100 channels; ``cost`` maps removed channels to points lost."""
     asked: list[dict[str, int]] = []
 
@@ -27,7 +29,11 @@ def search(cost: Cost, sizes: dict[str, int], **settings: object) -> tuple[Outco
     groups = [
         (
             FoundGroup(
-                group=PruneGroup(name=name, channels=WIDTH, members=()), producers=(), consumers=(), size_bytes=size
+                group=PruneGroup(name=name, channels=WIDTH, members=()),
+                producers=(),
+                consumers=(),
+                size_bytes=size,
+                filter_bytes=(filters or sizes)[name],
             ),
             norms(),
         )
@@ -109,6 +115,9 @@ def test_where_one_group_eats_the_accuracy_a_smaller_budget_is_tried() -> None:
     outcome, _ = search(cost, {"a": 5000, "b": 4000}, min_saving=0.3, epsilon=1.0)
     assert removed(outcome) == {"a": 25, "b": 50}
     assert outcome.satisfied
+    assert [(candidate.budget, candidate.satisfied) for candidate in outcome.candidates] == [(1.0, False), (0.5, True)]
+    assert outcome.candidates[1].plan == outcome.plan
+    assert {p.group.name: len(p.removed()) for p in outcome.candidates[0].plan.groups} == {"a": 50}
     outcome, _ = search(cost, {"a": 5000, "b": 4000}, min_saving=0.3, epsilon=1.0, budgets=(1.0,))
     assert removed(outcome) == {"a": 50}
     assert not outcome.satisfied
@@ -130,3 +139,38 @@ def test_nothing_is_pruned_where_nothing_need_be_saved() -> None:
 def test_the_descent_goes_on_past_the_saving_if_told_so() -> None:
     outcome, _ = search(lambda gone: 0.0, {"a": 5000, "b": 5000}, min_saving=0.1, stop_at_saving=False)
     assert removed(outcome) == {"a": 50, "b": 50}
+
+
+def test_groups_can_be_ordered_by_their_filters_alone() -> None:
+    sizes, filters = {"a": 6000, "b": 4000}, {"a": 1000, "b": 3000}
+    outcome, _ = search(lambda gone: 0.0, sizes, filters, min_saving=0.15, order_by="filters")
+    assert [group.found.group.name for group in outcome.swept] == ["b", "a"]
+    assert removed(outcome) == {"b": 50}
+
+
+def test_a_cap_keeps_the_targets_of_the_highest_scores_in_the_order_of_size() -> None:
+    def cost(gone: dict[str, int]) -> float:
+        return 2.0 if gone.get("large", 0) > 25 else 0.0
+
+    sizes = {"small": 1000, "large": 5000, "middle": 4000}
+    outcome, _ = search(cost, sizes, min_saving=0.9, epsilon=1.0, max_targets=2)
+    assert [(group.found.group.name, group.target) for group in outcome.swept] == [
+        ("large", True),
+        ("middle", True),
+        ("small", False),
+    ]
+    assert removed(outcome) == {"large": 25, "middle": 50}
+    outcome, _ = search(cost, sizes, min_saving=0.9, epsilon=1.0, max_targets=1)
+    assert removed(outcome) == {"middle": 50}
+
+
+def test_the_gain_can_be_a_share_of_the_group() -> None:
+    outcome, _ = search(lambda gone: 1.0 if gone else 0.0, {"a": 8000, "b": 2000}, gain_of="group")
+    assert [group.score for group in outcome.swept] == [pytest.approx(0.89 * 0.5)] * 2
+
+
+def test_every_rate_says_its_score_and_whether_it_is_robust() -> None:
+    outcome, _ = search(lambda gone: 0.04 * gone.get("a", 0), {"a": 10000}, epsilon=1.0, min_saving=0.2)
+    trials = outcome.swept[0].trials
+    assert [trial.robust for trial in trials] == [True, False]
+    assert [trial.score for trial in trials] == [pytest.approx(0.89 * 0.25), pytest.approx(0.88 * 0.5)]

@@ -1,0 +1,45 @@
+"""A method's settings as they are written on the command line: ``epsilon=1``, ``rates=0.1,0.3,0.5``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from svitkit.errors import ConfigError
+
+WORDS = {"none": None, "true": True, "false": False}
+
+
+def read_settings(texts: Sequence[str]) -> dict[str, object]:
+    """Reads settings; whether a method knows them and takes their values is checked with its options.
+
+    Args:
+        texts: each ``name=value``; values are numbers, names, ``true``, ``false``, ``none``, or several of these
+            divided by commas.
+
+    Returns:
+        Values by name.
+
+    Raises:
+        ConfigError: a text has no name or no value, or two have the same name.
+    """
+    settings: dict[str, object] = {}
+    for text in texts:
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not name or not value:
+            raise ConfigError(f"'{text}' sets nothing. Write NAME=VALUE, for example epsilon=1 or rates=0.1,0.3,0.5.")
+        if name in settings:
+            raise ConfigError(f"'{name}' is set twice. Divide several values by commas: {name}=A,B.")
+        parts = [_scalar(part.strip()) for part in value.split(",") if part.strip()]
+        settings[name] = tuple(parts) if "," in value else parts[0]
+    return settings
+
+
+def _scalar(text: str) -> object:
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
