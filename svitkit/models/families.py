@@ -58,15 +58,23 @@ class SpikformerArguments(FamilyArguments):
         patch_size: pixels per token and axis.
         num_heads: attention heads.
         depths: number of blocks.
+        pool_after_lif: whether the stem pools the spikes of its neurons, as the authors' networks do, or their input,
+            as spikingjelly's class does.
+        attention_scale: factor of the attention; the authors' network for event recordings has 0.25.
     """
 
     patch_size: Literal[4, 16] = 4
     num_heads: int = Field(default=8, ge=1)
     depths: int = Field(default=2, ge=1)
+    pool_after_lif: bool = False
+    attention_scale: float = Field(default=0.125, gt=0)
 
     def build(self) -> nn.Module:
         """Builds spikingjelly's ``Spikformer``."""
+        from spikingjelly.activation_based.layer.attention import SpikingSelfAttention
         from spikingjelly.activation_based.model.spikformer import Spikformer
+
+        from svitkit.models.stems import pool_after_neurons
 
         _require_multiple("embed_dims", self.embed_dims, 8, "the stem's widths are 1/8, 1/4 and 1/2 of it")
         _require_multiple("embed_dims", self.embed_dims, self.num_heads, "every head takes an equal share")
@@ -84,6 +92,11 @@ class SpikformerArguments(FamilyArguments):
             mlp_ratio=self.mlp_ratio,
             depths=self.depths,
         )
+        if self.pool_after_lif:
+            pool_after_neurons(model.patch_embed)
+        for module in model.modules():
+            if isinstance(module, SpikingSelfAttention):
+                module.scale = self.attention_scale
         return model
 
 
@@ -131,27 +144,31 @@ class QKFormerArguments(FamilyArguments):
         num_heads: attention heads of the three stages.
         depths: blocks of the three stages.
         qka_type: whether the mask of the Q-K attention selects tokens or channels.
+        patch_size: pixels per token and axis in the last stage: 16, or 4 for small images, whose first stage has a
+            token for every pixel (the authors' networks for CIFAR).
     """
 
     num_heads: tuple[int, int, int] = (2, 4, 8)
     depths: tuple[int, int, int] = (1, 1, 2)
     qka_type: Literal["token", "channel"] = "token"
+    patch_size: Literal[4, 16] = 16
 
     def build(self) -> nn.Module:
-        """Builds spikingjelly's ``QKFormer``."""
+        """Builds spikingjelly's ``QKFormer``, for small images with embeddings of its own."""
         from spikingjelly.activation_based.model.qkformer import QKFormer
+
+        from svitkit.models.stems import FullSizeEmbedding, HalvingEmbedding
 
         _require_multiple("embed_dims", self.embed_dims, 8, "the stages have 1/4, 1/2 and 1 of it, the stem 1/8")
         if min(self.num_heads) < 1 or min(self.depths) < 0:
             raise ConfigError(
                 f"num_heads must be positive, got {self.num_heads}; depths not negative, got {self.depths}."
             )
-        for width, heads in zip(
-            (self.embed_dims // 4, self.embed_dims // 2, self.embed_dims), self.num_heads, strict=True
-        ):
+        widths = (self.embed_dims // 4, self.embed_dims // 2, self.embed_dims)
+        for width, heads in zip(widths, self.num_heads, strict=True):
             _require_multiple("the width of a stage", width, heads, "every head takes an equal share")
             _require_hidden(width, self.mlp_ratio)
-        _require_pixels(self.img_size_h, self.img_size_w, 16)
+        _require_pixels(self.img_size_h, self.img_size_w, self.patch_size)
         model: nn.Module = QKFormer(
             T=self.T,
             in_channels=self.in_channels,
@@ -163,6 +180,10 @@ class QKFormerArguments(FamilyArguments):
             qka_type=self.qka_type,
             detach_reset=True,
         )
+        if self.patch_size == 4:
+            model.patch_embed1 = FullSizeEmbedding(self.in_channels, widths[0])
+            model.patch_embed2 = HalvingEmbedding(widths[0], widths[1])
+            model.patch_embed3 = HalvingEmbedding(widths[1], widths[2])
         return model
 
 
