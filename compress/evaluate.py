@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from svitkit.compress.quantize import QuantizedNetwork
-from svitkit.compress.recalibrate import normalize_to
 from svitkit.data.dataset import SPLITS, Dataset, Split, batches, sample_order
 from svitkit.errors import ConfigError
 from svitkit.manifest import Normalization, to_json
@@ -21,6 +21,12 @@ from svitkit.models.spec import QuantizationSpec
 
 BATCH_SIZE = 64
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+Repair = Callable[[nn.Module, PrunePlan], None]
+"""Mends a network in place after channels were removed; told the network, in evaluation mode, and what was removed.
+
+It must give the same network for the same plan every time, and picklable if candidates are measured elsewhere.
+"""
 
 
 def load_batches(dataset: Dataset, split: str, *, timesteps: int, limit: int | None = None) -> list[Batch]:
@@ -87,25 +93,25 @@ def data_sha256(dataset: Dataset) -> str:
 class Candidates:
     """Builds pruned versions of one network and measures them."""
 
-    def __init__(self, model: nn.Module, validation: list[Batch], recalibration: list[Batch]) -> None:
+    def __init__(self, model: nn.Module, validation: list[Batch], repair: Repair | None = None) -> None:
         """Keeps what all candidates share.
 
         Args:
             model: the network before this search; it is not changed.
             validation: batches on which decisions are made.
-            recalibration: training batches for batch norm statistics; empty to leave them as they are.
+            repair: what is done to a network after channels were removed; None for nothing.
         """
         self._model = model
         self._validation = validation
-        self._recalibration = [x for x, _ in recalibration]
+        self._repair = repair
 
     def build(self, plan: PrunePlan) -> nn.Module:
-        """Returns the network without the channels that ``plan`` removes; an empty plan changes nothing."""
+        """Returns the network without the channels that ``plan`` removes, repaired; an empty plan changes nothing."""
         model = copy.deepcopy(self._model)
         if plan.groups:
             apply_plan(model, plan)
-            if self._recalibration:
-                normalize_to(model, self._recalibration)
+            if self._repair is not None:
+                self._repair(model, plan)
         return model
 
     def measure(self, plan: PrunePlan) -> tuple[float, int]:
@@ -113,12 +119,12 @@ class Candidates:
         model = self.build(plan)
         return accuracy(model, self._validation), self.size(model)
 
-    def recalibrated(self, network: QuantizedNetwork) -> QuantizedNetwork:
-        """Returns a quantized network with batch norms calibrated again, if that is asked for and no worse."""
-        if not self._recalibration:
+    def repaired(self, network: QuantizedNetwork) -> QuantizedNetwork:
+        """Returns a quantized network after the repair, if there is one and it makes accuracy no worse."""
+        if self._repair is None:
             return network
         model = copy.deepcopy(network.model)
-        normalize_to(model, self._recalibration)
+        self._repair(model, PrunePlan())
         no_worse = accuracy(model, self._validation) >= accuracy(network.model, self._validation)
         return replace(network, model=model) if no_worse else network
 

@@ -10,7 +10,7 @@ import torch
 
 from svitkit.compress.compose import compose
 from svitkit.compress.directory import TRAINING_NAME, prepare_directory
-from svitkit.compress.evaluate import Candidates, accuracy, data_sha256, limited, load_batches
+from svitkit.compress.evaluate import Candidates, Repair, accuracy, data_sha256, limited, load_batches
 from svitkit.compress.finetune import finetune, finetune_options
 from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.importance import filter_norms
@@ -18,6 +18,7 @@ from svitkit.compress.journal import JOURNAL_NAME, Journal, Measurement, Subject
 from svitkit.compress.options import INTEGER_METHODS, CompressOptions, configure
 from svitkit.compress.primesvt import Outcome, Search
 from svitkit.compress.quantize import QuantizedNetwork, quantize_network, uniform_bits
+from svitkit.compress.recalibrate import Recalibration
 from svitkit.compress.report import REPORT_NAME, Accuracy, GroupReport, PruneReport, describe_groups, describe_outcome
 from svitkit.compress.report_layers import LayerReport, describe_layers
 from svitkit.data.dataset import Dataset
@@ -120,12 +121,13 @@ class _Compression:
         self.checkpoint, self.data, self.out, self.options, self.progress = checkpoint, data, out, options, progress
         self.timesteps = checkpoint.spec.timesteps
         self.validation = load_batches(data, "validation", timesteps=self.timesteps)
-        recalibration = (
-            load_batches(data, "train", timesteps=self.timesteps, limit=options.bn_recalibration)
-            if options.bn_recalibration
-            else []
-        )
-        self.candidates = Candidates(checkpoint.model, self.validation, recalibration)
+        self.candidates = Candidates(checkpoint.model, self.validation, self._repair())
+
+    def _repair(self) -> Repair | None:
+        if not self.options.bn_recalibration:
+            return None
+        images = load_batches(self.data, "train", timesteps=self.timesteps, limit=self.options.bn_recalibration)
+        return Recalibration([x for x, _ in images])
 
     def run(self, journal: Journal) -> CompressResult:
         """Finds groups, searches, fine-tunes, measures and writes; or quantizes, measures and writes."""
@@ -164,7 +166,7 @@ class _Compression:
         spec = self.checkpoint.spec
         bits = uniform_bits(self.checkpoint.model, example_input(spec), INTEGER_METHODS[self.options.method])
         small = quantize_network(self.checkpoint.model, bits, spec.normalization, static=spec.static_input)
-        small = self.candidates.recalibrated(small)
+        small = self.candidates.repaired(small)
         self.progress("quantize", 1, 1)
         baseline = journal.measure(_key(PrunePlan()), lambda: self.candidates.measure(PrunePlan()))
         size = self.candidates.size(small.model, small.spec)

@@ -6,12 +6,14 @@ few hundred training images, without touching a weight, mends that. (Common prac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from svitkit.models.plan import PrunePlan
 from svitkit.models.run import forward_logits
 
 
@@ -36,3 +38,23 @@ def normalize_to(model: nn.Module, inputs: Iterable[torch.Tensor]) -> None:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Recalibration:
+    """The repair that estimates every batch norm again (see :data:`svitkit.compress.evaluate.Repair`).
+
+    Attributes:
+        inputs: batches of (T, B, C, H, W) float32, images of the training split.
+    """
+
+    inputs: Sequence[torch.Tensor]
+
+    def __call__(self, model: nn.Module, plan: PrunePlan) -> None:
+        """Mends a pruned network in place.
+
+        Args:
+            model: the network, in evaluation mode.
+            plan: what was removed; it makes no difference here.
+        """
+        normalize_to(model, self.inputs)
