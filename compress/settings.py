@@ -25,11 +25,11 @@ def read_settings(texts: Sequence[str]) -> dict[str, object]:
     settings: dict[str, object] = {}
     for text in texts:
         name, _, value = (part.strip() for part in text.partition("="))
-        if not name or not value:
+        parts = [_scalar(part.strip()) for part in value.split(",") if part.strip()]
+        if not name or not parts:
             raise ConfigError(f"'{text}' sets nothing. Write NAME=VALUE, for example epsilon=1 or rates=0.1,0.3,0.5.")
         if name in settings:
             raise ConfigError(f"'{name}' is set twice. Divide several values by commas: {name}=A,B.")
-        parts = [_scalar(part.strip()) for part in value.split(",") if part.strip()]
         settings[name] = tuple(parts) if "," in value else parts[0]
     return settings
 

@@ -150,7 +150,7 @@ def test_groups_can_be_ordered_by_their_filters_alone() -> None:
 
 def test_a_cap_keeps_the_targets_of_the_highest_scores_in_the_order_of_size() -> None:
     def cost(gone: dict[str, int]) -> float:
-        return 2.0 if gone.get("large", 0) > 25 else 0.0
+        return 4.0 if gone.get("large", 0) > 25 else 0.0
 
     sizes = {"small": 1000, "large": 5000, "middle": 4000}
     outcome, _ = search(cost, sizes, min_saving=0.9, epsilon=1.0, max_targets=2)
