@@ -30,6 +30,7 @@ from svitkit.compress.mask import silence
 from svitkit.compress.recalibrate import normalize_to
 from svitkit.compress.trace import TracedAxes, trace_axes
 from svitkit.errors import SvitError
+from svitkit.models.attention import free_widths
 from svitkit.models.neurons import neuron_layers
 from svitkit.models.plan import Member, PrunedGroup, PruneGroup, PrunePlan, apply_plan
 from svitkit.models.removal import find_tensor
@@ -50,6 +51,7 @@ class FoundGroup:
         consumers: the axes along which they are read: columns of weights.
         size_bytes: what its channels take in the deployed float32 parameters; 0 if it is not prunable.
         filter_bytes: the part of it in the weights that produce the channels; 0 if it is not prunable.
+        residual: whether it is the width of a residual stream: skip connections add layers along it.
         reason: why it cannot be pruned; None if it can.
     """
 
@@ -58,6 +60,7 @@ class FoundGroup:
     consumers: tuple[Member, ...]
     size_bytes: int = 0
     filter_bytes: int = 0
+    residual: bool = False
     reason: str | None = None
 
     @property
@@ -77,8 +80,10 @@ def find_groups(model: nn.Module, x: torch.Tensor, *, residual_widths: bool = Fa
     Raises:
         UnsupportedError: the network cannot be traced.
     """
-    traced = trace_axes(model, x)
-    probe = _Probe(model, x, residual_widths)
+    free = copy.deepcopy(model)
+    free_widths(free)
+    traced = trace_axes(free, x)
+    probe = _Probe(free, x, residual_widths)
     return tuple(probe.judge(found, pieces) for found, pieces in _collect(traced))
 
 
@@ -169,11 +174,15 @@ class _Probe:
 
     def judge(self, found: FoundGroup, pieces: list[Piece]) -> FoundGroup:
         """Completes a group with its size, or with the reason why it cannot be pruned."""
-        reason = _known_obstacle(found.group, pieces, self.residual_widths)
+        residual = any(piece.skipped for piece in pieces)
+        reason = _known_obstacle(found.group, pieces)
+        if reason is None and residual and not self.residual_widths:
+            reason = "a residual stream: skip connections add every layer of its stage along this width"
         size = 0
         if reason is None:
             reason, size = self._try_removal(found)
-        return replace(found, size_bytes=size, filter_bytes=0 if reason else self._filter_bytes(found), reason=reason)
+        filters = 0 if reason else self._filter_bytes(found)
+        return replace(found, size_bytes=size, filter_bytes=filters, residual=residual, reason=reason)
 
     def _filter_bytes(self, found: FoundGroup) -> int:
         total = 0
@@ -236,12 +245,10 @@ def _observe(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
     return seen
 
 
-def _known_obstacle(group: PruneGroup, pieces: list[Piece], residual_widths: bool) -> str | None:
+def _known_obstacle(group: PruneGroup, pieces: list[Piece]) -> str | None:
     for piece in pieces:
         if piece.fixed is not None:
             return f"its width is fixed: {piece.fixed}"
-    if not residual_widths and any(piece.skipped for piece in pieces):
-        return "a residual stream: skip connections add every layer of its stage along this width"
     if group.channels == group.blocks:
         return "it has one channel per block, and none to spare"
     return None

@@ -116,7 +116,8 @@ def apply_plan(model: nn.Module, plan: PrunePlan) -> None:
     """Removes a plan's channels from the original network, in place.
 
     Parameters and buffers become smaller tensors; ``in_channels``, ``out_channels``, ``groups``, ``in_features``,
-    ``out_features`` and ``num_features`` follow.
+    ``out_features`` and ``num_features`` follow, and attention of spikingjelly takes any inner width
+    (:mod:`svitkit.models.attention`).
 
     Args:
         model: the network as its family builds it, nothing removed yet.
@@ -126,9 +127,11 @@ def apply_plan(model: nn.Module, plan: PrunePlan) -> None:
         ConfigError: the plan is inconsistent or does not fit the network.
         UnsupportedError: the plan cuts a layer that cannot be cut (a grouped, not depthwise, convolution).
     """
+    from svitkit.models.attention import free_widths
     from svitkit.models.removal import remove_indices
 
     check_plan(plan)
+    free_widths(model)
     removed: dict[tuple[str, int], set[int]] = {}
     for pruned in plan.groups:
         for member in pruned.group.members:

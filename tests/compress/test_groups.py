@@ -14,9 +14,10 @@ INPUT = torch.zeros(2, 1, 1, 6, 6)
 
 
 @cache
-def groups_of(family: str) -> dict[str, FoundGroup]:
+def groups_of(family: str, residual_widths: bool = False) -> dict[str, FoundGroup]:
     checkpoint = firing_checkpoint(family)
-    return {found.group.name: found for found in find_groups(checkpoint.model, example_input(checkpoint.spec))}
+    groups = find_groups(checkpoint.model, example_input(checkpoint.spec), residual_widths=residual_widths)
+    return {found.group.name: found for found in groups}
 
 
 def prunable(groups: dict[str, FoundGroup]) -> dict[str, tuple[int, int]]:
@@ -51,15 +52,17 @@ def test_the_size_of_a_group_counts_rows_folded_biases_and_columns() -> None:
     assert groups_of("spikformer")["blocks.0.mlp.fc1.0"].size_bytes == 4 * 128 * (32 + 1 + 32)
 
 
-def test_spike_driven_transformer_keeps_the_attention_whose_head_size_is_a_constant() -> None:
+def test_spike_driven_attention_is_pruned_in_q_k_v_and_the_projection_at_once_without_heads() -> None:
     groups = groups_of("spike-driven-transformer")
     assert prunable(groups) == {
         "patch_embed.stages.0.0": (4, 1),
         "patch_embed.stages.1.0": (8, 1),
         "patch_embed.stages.2.0": (16, 1),
+        "blocks.0.attn.q_conv": (32, 1),
         "blocks.0.mlp.fc1": (128, 1),
     }
-    assert "does not adapt" in str(groups["blocks.0.attn.q_conv"].reason)
+    weights = [m.tensor for m in groups["blocks.0.attn.q_conv"].group.members if m.tensor.endswith("conv.weight")]
+    assert weights == [f"blocks.0.attn.{name}_conv.weight" for name in ("q", "k", "v", "proj")]
 
 
 def test_the_first_convolution_of_qkformer_feeds_the_second_and_the_shortcut_in_one_group() -> None:
@@ -67,22 +70,31 @@ def test_the_first_convolution_of_qkformer_feeds_the_second_and_the_shortcut_in_
     consumers = {member.tensor for member in groups["patch_embed1.conv1"].consumers}
     assert consumers == {"patch_embed1.conv2.weight", "patch_embed1.shortcut.0.weight"}
     assert prunable(groups)["stage3.0.attn.qkv_conv_bn.0"] == (64, 4)
-    assert "does not adapt" in str(groups["stage1.0.attn.qk_conv_bn.0"].reason)
+    assert prunable(groups)["stage1.0.attn.qk_conv_bn.0"] == (16, 2)
 
 
-@pytest.mark.parametrize(
-    ("family", "name", "channels"),
-    [
-        ("spikformer", "patch_embed.stages.3.conv_bn.block.0", 32),
-        ("spike-driven-transformer", "patch_embed.final_stage.0", 32),
-        ("qkformer", "patch_embed2.conv2", 32),
-    ],
-)
-def test_the_residual_stream_is_one_group_and_reported_as_not_prunable(family: str, name: str, channels: int) -> None:
-    stream = groups_of(family)[name]
-    assert stream.group.channels == channels
-    assert "residual" in str(stream.reason)
-    assert len(stream.group.members) > 20
+STREAMS = {
+    "spikformer": {"patch_embed.stages.3.conv_bn.block.0": 32},
+    "spike-driven-transformer": {"patch_embed.final_stage.0": 32},
+    "qkformer": {"patch_embed1.conv3": 16, "patch_embed2.conv2": 32, "patch_embed3.conv2": 64},
+}
+
+
+@pytest.mark.parametrize("family", STREAMS)
+def test_a_residual_stream_is_one_group_and_not_prunable_unless_asked_for(family: str) -> None:
+    streams = {name: found for name, found in groups_of(family).items() if found.residual}
+    assert {name: found.group.channels for name, found in streams.items()} == STREAMS[family]
+    assert all("residual" in str(found.reason) for found in streams.values())
+    assert all(len(found.group.members) > 20 for found in streams.values())
+
+
+@pytest.mark.parametrize("family", STREAMS)
+def test_a_residual_stream_is_pruned_through_every_layer_of_its_stage(family: str) -> None:
+    groups = groups_of(family, residual_widths=True)
+    assert all(found.prunable for found in groups.values())
+    assert {name for name, found in groups.items() if found.residual} == set(STREAMS[family])
+    without = groups_of(family)
+    assert {n: g.group for n, g in groups.items()} == {n: g.group for n, g in without.items()}
 
 
 def test_a_users_class_with_separate_projections_couples_q_with_k_and_v_with_the_output() -> None:
@@ -125,12 +137,3 @@ def test_the_filters_of_a_group_are_the_rows_that_produce_it() -> None:
     assert groups["blocks.0.mlp.fc1.0"].filter_bytes == 4 * 128 * 32
     assert groups["blocks.0.attn.qkv_conv_bn.0"].filter_bytes == 4 * 3 * 32 * 32
     assert all((group.filter_bytes > 0) == group.prunable for group in groups.values())
-
-
-def test_the_width_of_a_residual_stream_is_a_group_where_that_is_asked_for() -> None:
-    checkpoint = firing_checkpoint("spikformer")
-    x = example_input(checkpoint.spec)
-    stream = "patch_embed.stages.3.conv_bn.block.0"
-    assert "residual" in (groups_of("spikformer")[stream].reason or "")
-    groups = {found.group.name: found for found in find_groups(checkpoint.model, x, residual_widths=True)}
-    assert prunable(groups) == {**prunable(groups_of("spikformer")), stream: (32, 1)}

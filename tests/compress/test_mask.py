@@ -21,7 +21,8 @@ def test_the_smaller_network_computes_what_the_masked_one_computes(
 ) -> None:
     checkpoint = firing_checkpoint(family)
     model = checkpoint.model.to(dtype)
-    groups = [found for found in find_groups(model.float(), example_input(checkpoint.spec)) if found.prunable]
+    groups = find_groups(model.float(), example_input(checkpoint.spec), residual_widths=True)
+    assert all(found.prunable for found in groups)
     model = model.to(dtype)
     masked, chosen = model, []
     for found in groups:
