@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from svitkit.compress.journal import JOURNAL_NAME
+from svitkit.compress.plot import PLOT_NAME
 from svitkit.compress.report import REPORT_NAME
 from svitkit.errors import ConfigError
 from svitkit.models.checkpoint import SPEC_NAME, WEIGHTS_NAME
 
 TRAINING_NAME = "finetune.training.pt"
-OWN_FILES = {JOURNAL_NAME, REPORT_NAME, SPEC_NAME, WEIGHTS_NAME, TRAINING_NAME}
+OWN_FILES = {JOURNAL_NAME, PLOT_NAME, REPORT_NAME, SPEC_NAME, WEIGHTS_NAME, TRAINING_NAME}
 
 
 def prepare_directory(out: Path, *, resume: bool) -> None:
@@ -30,5 +31,5 @@ def prepare_directory(out: Path, *, resume: bool) -> None:
         raise ConfigError(f"'{out}' holds other files ({', '.join(foreign[:3])}). Choose an empty or new directory.")
     report, journal = out / REPORT_NAME, out / JOURNAL_NAME
     if not resume and (report.exists() or not journal.exists()):
-        for path in (report, journal, out / TRAINING_NAME):
+        for path in (report, journal, out / PLOT_NAME, out / TRAINING_NAME):
             path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.importance import filter_norms
 from svitkit.compress.journal import JOURNAL_NAME, Journal, Measurement, Subject
 from svitkit.compress.options import INTEGER_METHODS, CompressOptions, configure
+from svitkit.compress.plot import PLOT_NAME, draw_sweep
 from svitkit.compress.primesvt import Outcome, Search
 from svitkit.compress.quantize import QuantizedNetwork, quantize_network, uniform_bits
 from svitkit.compress.recalibrate import Recalibration
@@ -68,8 +69,9 @@ def compress_model(
 
     ``primesvt`` prunes; ``int8`` and ``int4`` round weights (:mod:`svitkit.compress.quantize`), also pruned ones.
 
-    Beside the checkpoint the directory holds ``report.json`` and ``search.jsonl``, the journal of every measurement.
-    Every decision is taken on the validation split; the test split is measured once before and once after.
+    Beside the checkpoint the directory holds ``report.json``, its picture ``sweep.svg``, and ``search.jsonl``, the
+    journal of every measurement. Every decision is taken on the validation split; the test split is measured once
+    before and once after.
 
     Args:
         checkpoint: the network; it is not changed.
@@ -266,6 +268,8 @@ class _Compression:
             save_checkpoint(staged, model, spec, quantized=weights)
             (staged / JOURNAL_NAME).write_bytes((self.out / JOURNAL_NAME).read_bytes())
             (staged / REPORT_NAME).write_text(to_json(report, PruneReport), encoding="utf-8")
+            if report.groups:
+                draw_sweep(staged / PLOT_NAME, report)
         made = Checkpoint(model=model, spec=spec, quantized=weights)
         return CompressResult(checkpoint=made, report=report, satisfied=report.satisfied)
 

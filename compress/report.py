@@ -1,18 +1,16 @@
-"""What a compression run did and why, as ``report.json`` and as a table."""
+"""What a compression run did and why, as ``report.json``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search, Swept
-from svitkit.compress.report_layers import LayerReport, add_layers
+from svitkit.compress.report_candidates import CandidateReport, describe_candidates
+from svitkit.compress.report_layers import LayerReport
 from svitkit.manifest import STRICT
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 REPORT_NAME = "report.json"
 
@@ -26,12 +24,16 @@ class SweepPoint:
         channels: channels left after rounding.
         accuracy: percent, on validation.
         saving: fraction of the network's parameter bytes that this removal alone saves.
+        score: B score at this rate.
+        robust: whether the loss of accuracy is one that the method takes for robust.
     """
 
     ratio: float
     channels: int
     accuracy: float
     saving: float
+    score: float
+    robust: bool
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -43,6 +45,9 @@ class GroupReport:
         channels_before, channels_after: width.
         blocks: attention heads that share the width equally.
         size_bytes: bytes of all its channels in the deployed float32 parameters; 0 if it is not prunable.
+        filter_bytes: the part of it in the weights that produce the channels.
+        order: place in the table of groups by size, from 1 for the largest; None if it is not prunable.
+        target: whether the method chose it for pruning.
         ratio: fraction of channels removed in the end.
         score: the B score; None if the group was not swept, or no rate was robust.
         sweep: accuracy at every rate, the group pruned alone.
@@ -55,6 +60,9 @@ class GroupReport:
     channels_after: int
     blocks: int
     size_bytes: int
+    filter_bytes: int
+    order: int | None
+    target: bool
     ratio: float
     score: float | None
     sweep: tuple[SweepPoint, ...]
@@ -88,6 +96,7 @@ class PruneReport:
         memory_saving: 1 - after / original, a fraction.
         groups: in the order of execution; empty if the method prunes nothing.
         layers: layers with integer weights in the order of execution; empty if the method quantizes nothing.
+        candidates: every descent that was tried; empty if the method does not descend.
     """
 
     format_version: Literal[1] = 1
@@ -107,6 +116,7 @@ class PruneReport:
     memory_saving: float
     groups: tuple[GroupReport, ...]
     layers: tuple[LayerReport, ...] = ()
+    candidates: tuple[CandidateReport, ...] = ()
 
 
 def describe_groups(found: tuple[FoundGroup, ...], outcome: Outcome, config: PrimeSVTConfig) -> tuple[GroupReport, ...]:
@@ -118,6 +128,7 @@ def describe_groups(found: tuple[FoundGroup, ...], outcome: Outcome, config: Pri
         config: what it was told.
     """
     swept = {group.found.group.name: group for group in outcome.swept}
+    order = {name: place for place, name in enumerate(swept, start=1)}
     kept = {pruned.group.name: len(pruned.kept) for pruned in outcome.plan.groups}
     reports = []
     for entry in found:
@@ -131,6 +142,9 @@ def describe_groups(found: tuple[FoundGroup, ...], outcome: Outcome, config: Pri
                 channels_after=left,
                 blocks=entry.group.blocks,
                 size_bytes=entry.size_bytes,
+                filter_bytes=entry.filter_bytes,
+                order=order.get(name),
+                target=robustness is not None and robustness.target,
                 ratio=1.0 - left / channels,
                 score=robustness.score if robustness else None,
                 sweep=_points(robustness) if robustness else (),
@@ -143,7 +157,14 @@ def describe_groups(found: tuple[FoundGroup, ...], outcome: Outcome, config: Pri
 
 def _points(robustness: Swept) -> tuple[SweepPoint, ...]:
     return tuple(
-        SweepPoint(ratio=t.ratio, channels=len(t.pruned.kept), accuracy=t.accuracy, saving=t.saving)
+        SweepPoint(
+            ratio=t.ratio,
+            channels=len(t.pruned.kept),
+            accuracy=t.accuracy,
+            saving=t.saving,
+            score=t.score,
+            robust=t.robust,
+        )
         for t in robustness.trials
     )
 
@@ -155,6 +176,8 @@ def _passed_over(robustness: Swept | None, config: PrimeSVTConfig) -> str:
         return f"no target: every rate loses more than {config.tolerance:g} points, pruned alone"
     if robustness.score < config.min_score:
         return f"no target: its B score is below {config.min_score:g}"
+    if not robustness.target:
+        return f"no target: {config.max_targets} groups have a higher B score"
     return "not needed: larger groups gave the wanted saving"
 
 
@@ -214,41 +237,5 @@ def describe_outcome(
         memory_saving=saving,
         groups=groups,
         layers=layers,
+        candidates=describe_candidates(search, outcome),
     )
-
-
-def report_table(report: PruneReport) -> Table:
-    """Returns the report's groups or layers as a table for the terminal; totals stand in the caption."""
-    from rich.table import Table
-
-    table = Table(title=f"{report.method}: {'constraints met' if report.satisfied else 'constraints NOT met'}")
-    if report.layers:
-        add_layers(table, report.layers)
-    else:
-        _add_groups(table, report.groups)
-    table.caption = (
-        f"{report.why}\naccuracy % (test): {report.before.test:.2f} -> {report.after.test:.2f}, "
-        f"(validation): {report.before.validation:.2f} -> {report.after.validation:.2f}; "
-        f"parameters: {report.parameter_bytes_before} -> {report.parameter_bytes_after} bytes; "
-        f"saving {100 * report.memory_saving:.1f} % of the original"
-    )
-    return table
-
-
-def _add_groups(table: Table, groups: tuple[GroupReport, ...]) -> None:
-    table.add_column("group", overflow="fold")
-    for name in ("KiB", "channels", "rate", "B score"):
-        table.add_column(name, justify="right")
-    table.add_column("validation % alone (rate)")
-    table.add_column("decision", overflow="fold")
-    for group in groups:
-        sweep = " ".join(f"{point.accuracy:.1f} ({point.ratio:g})" for point in group.sweep)
-        table.add_row(
-            group.name,
-            f"{group.size_bytes / 1024:.1f}" if group.size_bytes else "",
-            f"{group.channels_before} -> {group.channels_after}",
-            f"{group.ratio:.2f}" if group.ratio else "",
-            "" if group.score is None else f"{group.score:.2f}",
-            sweep,
-            f"{group.decision}: {group.why}",
-        )

@@ -123,7 +123,7 @@ def compress(
 ) -> None:
     """Make a network smaller within limits on accuracy; exit with 3 if the limits cannot be met."""
     from svitkit.compress.pipeline import compress_model
-    from svitkit.compress.report import report_table
+    from svitkit.compress.report_table import report_table
     from svitkit.compress.settings import read_settings
 
     with answer(as_json) as show:

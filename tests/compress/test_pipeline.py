@@ -11,7 +11,8 @@ import torch
 
 from svitkit.compress import pipeline
 from svitkit.compress.pipeline import CompressResult, compress_model
-from svitkit.compress.report import PruneReport, report_table
+from svitkit.compress.report import PruneReport
+from svitkit.compress.report_table import report_table
 from svitkit.data import Dataset, load_data
 from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.manifest import from_json
@@ -54,6 +55,7 @@ def test_the_directory_loads_as_the_network_that_was_returned(
         "report.json",
         "search.jsonl",
         "svit.json",
+        "sweep.svg",
     ]
 
 
@@ -137,7 +139,7 @@ def test_a_killed_search_resumes_to_the_same_bytes(
     compress_model(checkpoint, digits, out, bn_recalibration=16, resume=True, **LOOSE)
 
     assert (out / "search.jsonl").read_text().splitlines()[: len(known)] == known
-    for name in ("model.safetensors", "svit.json", "report.json", "search.jsonl"):
+    for name in ("model.safetensors", "svit.json", "report.json", "search.jsonl", "sweep.svg"):
         assert (out / name).read_bytes() == (finished[0] / name).read_bytes(), name
 
 

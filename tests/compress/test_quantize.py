@@ -11,7 +11,8 @@ import torch
 
 from svitkit.compress.pipeline import CompressResult, compress_model
 from svitkit.compress.quantize import quantize_network, quantize_weight, uniform_bits
-from svitkit.compress.report import PruneReport, report_table
+from svitkit.compress.report import PruneReport
+from svitkit.compress.report_table import report_table
 from svitkit.data import Dataset, load_data
 from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.manifest import Normalization, from_json

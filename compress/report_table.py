@@ -1,0 +1,43 @@
+"""A report as a table for the terminal."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from svitkit.compress.report import GroupReport, PruneReport
+from svitkit.compress.report_layers import add_layers
+
+
+def report_table(report: PruneReport) -> Table:
+    """Returns the report's groups or layers as a table for the terminal; totals stand in the caption."""
+    table = Table(title=f"{report.method}: {'constraints met' if report.satisfied else 'constraints NOT met'}")
+    if report.layers:
+        add_layers(table, report.layers)
+    else:
+        _add_groups(table, report.groups)
+    table.caption = (
+        f"{report.why}\naccuracy % (test): {report.before.test:.2f} -> {report.after.test:.2f}, "
+        f"(validation): {report.before.validation:.2f} -> {report.after.validation:.2f}; "
+        f"parameters: {report.parameter_bytes_before} -> {report.parameter_bytes_after} bytes; "
+        f"saving {100 * report.memory_saving:.1f} % of the original"
+    )
+    return table
+
+
+def _add_groups(table: Table, groups: tuple[GroupReport, ...]) -> None:
+    table.add_column("group", overflow="fold")
+    for name in ("KiB", "channels", "rate", "B score"):
+        table.add_column(name, justify="right")
+    table.add_column("validation % alone (rate)")
+    table.add_column("decision", overflow="fold")
+    for group in groups:
+        sweep = " ".join(f"{point.accuracy:.1f} ({point.ratio:g})" for point in group.sweep)
+        table.add_row(
+            group.name,
+            f"{group.size_bytes / 1024:.1f}" if group.size_bytes else "",
+            f"{group.channels_before} -> {group.channels_after}",
+            f"{group.ratio:.2f}" if group.ratio else "",
+            "" if group.score is None else f"{group.score:.2f}",
+            sweep,
+            f"{group.decision}: {group.why}",
+        )
