@@ -27,7 +27,7 @@ def kind_of(text: str) -> Kind:
     if path.is_file():
         raise ConfigError(
             f"'{text}' is a file that svitkit does not know. It reads *.onnx, records (*.json), bundle and checkpoint "
-            "directories; a weight file is named with its class: module:callable --weights FILE."
+            "directories; a weight file is named with its class or family: module:callable --weights FILE."
         )
     return "model"
 

@@ -9,6 +9,7 @@ import typer
 
 from svitkit.cli.options import (
     FINDING,
+    Arguments,
     AsJson,
     BatchNormImages,
     Data,
@@ -78,6 +79,7 @@ def evaluate(
         str | None, typer.Option(help="Where a bundle runs; the board it was built for if not given.")
     ] = None,
     weights: Weights = None,
+    arguments: Arguments = None,
     timesteps: Timesteps = None,
     limit: Limit = None,
     as_json: AsJson = False,
@@ -98,7 +100,9 @@ def evaluate(
             elif kind == "onnx":
                 found = evaluate_onnx(path, data, split, limit=limit, advance=advance)
             else:
-                checkpoint, dataset = load_network(what, weights=weights, data=data, timesteps=timesteps)
+                checkpoint, dataset = load_network(
+                    what, weights=weights, data=data, timesteps=timesteps, arguments=arguments or ()
+                )
                 found = evaluate_checkpoint(checkpoint, dataset, split, limit=limit)
         row = (found.runtime, found.dataset, found.split, str(found.images), f"{found.accuracy_percent:.2f} %")
         show({"evaluation": found}, table(what, ("computed by", "data", "split", "images", "accuracy"), [row]))
@@ -117,6 +121,7 @@ def compress(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fine-tuning.")] = 0,
     limit: Limit = None,
     weights: Weights = None,
+    arguments: Arguments = None,
     timesteps: Timesteps = None,
     resume: Resume = False,
     as_json: AsJson = False,
@@ -127,7 +132,9 @@ def compress(
     from svitkit.compress.settings import read_settings
 
     with answer(as_json) as show:
-        checkpoint, dataset = load_network(model, weights=weights, data=data, timesteps=timesteps)
+        checkpoint, dataset = load_network(
+            model, weights=weights, data=data, timesteps=timesteps, arguments=arguments or ()
+        )
         with progress() as advance:
             result = compress_model(
                 checkpoint,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from svitkit.cli.options import FINDING, AsJson, Data, Model, Timesteps, Weights
+from svitkit.cli.options import FINDING, Arguments, AsJson, Data, Model, Timesteps, Weights
 from svitkit.cli.output import answer, kibibytes, table
 from svitkit.cli.sources import load_network
 
@@ -114,6 +114,7 @@ def _mark(ok: bool, required: bool) -> str:
 def inspect(
     anything: Model,
     weights: Weights = None,
+    arguments: Arguments = None,
     data: Data = "digits",
     timesteps: Timesteps = None,
     record: Annotated[
@@ -135,7 +136,9 @@ def inspect(
         if record is not None and kind != "bundle":
             raise ConfigError(f"--record belongs to a bundle, and '{anything}' is none. Leave the option out.")
         if kind == "model":
-            checkpoint, dataset = load_network(anything, weights=weights, data=data, timesteps=timesteps)
+            checkpoint, dataset = load_network(
+                anything, weights=weights, data=data, timesteps=timesteps, arguments=arguments or ()
+            )
             return view_model(checkpoint, anything, dataset)
         if kind == "bundle":
             return view_bundle(Path(anything), record)

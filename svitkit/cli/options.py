@@ -12,11 +12,27 @@ FINDING = 3
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A name of 'svitkit models', a checkpoint directory, or module:callable.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A name of 'svitkit models', a checkpoint directory, module:callable, or a family with --weights.",
+    ),
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option("--weights", metavar="FILE", help="State dict (.safetensors or .pth) for module:callable."),
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="State dict (.safetensors or .pth) for module:callable, or that of its authors for a family.",
+    ),
+]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--argument",
+        metavar="NAME=VALUE",
+        help="Of module:callable, or of a family where its weights do not tell; may be repeated.",
+    ),
 ]
 Data = Annotated[
     str,

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 
 from svitkit.cli.options import (
     FINDING,
+    Arguments,
     AsJson,
     BatchNormImages,
     BoardName,
@@ -44,6 +45,7 @@ def export(
     ] = "sequence",
     data: Data = "digits",
     weights: Weights = None,
+    arguments: Arguments = None,
     timesteps: Timesteps = None,
     as_json: AsJson = False,
 ) -> None:
@@ -52,7 +54,9 @@ def export(
     from svitkit.proven import export_proven
 
     with answer(as_json) as show:
-        checkpoint, dataset = load_network(model, weights=weights, data=data, timesteps=timesteps)
+        checkpoint, dataset = load_network(
+            model, weights=weights, data=data, timesteps=timesteps, arguments=arguments or ()
+        )
         with progress() as advance:
             advance("export and verify", 0)
             export_proven(checkpoint, out, dataset=dataset, mode=mode)
@@ -161,6 +165,7 @@ def deploy(
     limit: Limit = None,
     threads: Threads = None,
     weights: Weights = None,
+    arguments: Arguments = None,
     timesteps: Timesteps = None,
     resume: Resume = False,
     as_json: AsJson = False,
@@ -186,7 +191,9 @@ def deploy(
     )
     with answer(as_json) as show:
         where = load_board(board)
-        checkpoint, dataset = load_network(model, weights=weights, data=data, timesteps=timesteps)
+        checkpoint, dataset = load_network(
+            model, weights=weights, data=data, timesteps=timesteps, arguments=arguments or ()
+        )
         folder = out or default_folder(model, where)
         with progress() as advance:
             outcome = run(model, checkpoint, dataset, where, folder, options=options, advance=advance)

@@ -1,23 +1,20 @@
-"""Checkpoint directories: ``model.safetensors`` and ``svit.json``, and every other way to name a network."""
+"""Checkpoint directories: ``model.safetensors`` and ``svit.json``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from svitkit.data.dataset import Dataset
-from svitkit.errors import ConfigError, SvitError, unknown_name
+from svitkit.errors import ConfigError
 from svitkit.files import staged_directory
 from svitkit.manifest import from_json, to_json
-from svitkit.models.families import FAMILIES, build_family
-from svitkit.models.neurons import neuron_layers
+from svitkit.models.families import build_family
 from svitkit.models.plan import apply_plan
 from svitkit.models.quantized import (
     QuantizedWeight,
@@ -26,12 +23,11 @@ from svitkit.models.quantized import (
     read_quantized,
     stored_tensors,
 )
-from svitkit.models.run import example_input, forward_logits
+from svitkit.models.run import example_input
 from svitkit.models.size import layer_parameters, parameter_bytes
 from svitkit.models.spec import ModelSpec
-from svitkit.models.user_class import build_user_class, is_user_class, trust
-from svitkit.models.weights import StorageType, dump_weights, load_strictly, read_safetensors, read_weights
-from svitkit.zoo import ZOO
+from svitkit.models.user_class import build_user_class, is_user_class
+from svitkit.models.weights import StorageType, dump_weights, load_strictly, read_safetensors
 
 WEIGHTS_NAME = "model.safetensors"
 SPEC_NAME = "svit.json"
@@ -150,90 +146,3 @@ def checkpoint_sha256(checkpoint: Checkpoint | Path) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def resolve_model(
-    text: str,
-    *,
-    weights: Path | None = None,
-    dataset: Dataset | None = None,
-    timesteps: int = 4,
-    arguments: dict[str, Any] | None = None,
-) -> Checkpoint:
-    """Finds the network that a name stands for.
-
-    Args:
-        text: a name of the zoo, a checkpoint directory, or ``module:callable``.
-        weights: state dict for ``module:callable``; without it the callable's own weights count.
-        dataset: for ``module:callable``, tells the shape, kind and normalization of the input and the classes.
-        timesteps: for ``module:callable``, T.
-        arguments: for ``module:callable``, keyword arguments of the call.
-
-    Raises:
-        ConfigError: nothing has that name, or what has it cannot be used.
-        UnsupportedError: the network contains neurons that svitkit cannot express.
-    """
-    user_class = is_user_class(text)
-    if not user_class and (weights is not None or arguments is not None):
-        raise ConfigError(f"weights and arguments go with 'module:callable', but '{text}' brings its own.")
-    if user_class:
-        if dataset is None:
-            raise ConfigError(f"'{text}' needs data: they tell the shape of its input and its classes.")
-        return _resolve_user_class(text, weights, dataset, timesteps, arguments or {})
-    if text in ZOO:
-        return load_checkpoint(ZOO[text])
-    path = Path(text)
-    if path.is_dir():
-        return load_checkpoint(path)
-    if text in FAMILIES:
-        raise ConfigError(f"'{text}' is a family and has no weights. Train one with 'svitkit train {text}'.")
-    if path.exists() or len(path.parts) > 1:
-        raise ConfigError(f"'{text}' is no checkpoint directory. For a weight file name its class: module:callable.")
-    raise unknown_name("model", text, ZOO)
-
-
-def _resolve_user_class(
-    text: str, weights: Path | None, dataset: Dataset, timesteps: int, arguments: dict[str, Any]
-) -> Checkpoint:
-    trust(text)
-    spec = ModelSpec(
-        family=text,
-        arguments=arguments,
-        timesteps=timesteps,
-        input_shape=dataset.shape,
-        static_input=dataset.static,
-        normalization=dataset.normalization,
-        class_names=dataset.class_names,
-        original_parameter_bytes=0,
-        provenance={"weights": weights.name} if weights else {},
-    )
-    model = build_user_class(text, arguments).eval()
-    neuron_layers(model)
-    if weights is not None:
-        load_strictly(model, read_weights(weights), str(weights))
-    check_output(model, spec)
-    size = parameter_bytes(model, example_input(spec))
-    return Checkpoint(model=model, spec=replace(spec, original_parameter_bytes=size))
-
-
-def check_output(model: nn.Module, spec: ModelSpec) -> None:
-    """Checks on zeros that a network takes the input and gives one logit a class.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    x = example_input(spec)
-    try:
-        with torch.no_grad():
-            logits = forward_logits(model, x)
-    except SvitError:
-        raise
-    except Exception as error:  # a user's network may raise anything
-        raise ConfigError(
-            f"'{spec.family}' cannot run on input of shape (T, B, C, H, W) = {tuple(x.shape)}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if logits.shape[1] != len(spec.class_names):
-        raise ConfigError(
-            f"'{spec.family}' has {logits.shape[1]} logits, but the data {len(spec.class_names)} classes."
-        )

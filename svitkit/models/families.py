@@ -10,9 +10,9 @@ Sources: Zhou et al., "Spikformer", ICLR 2023; Yao et al., "Spike-driven Transfo
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import nn
 
@@ -112,7 +112,7 @@ class SpikeDrivenTransformerArguments(FamilyArguments):
 
     num_heads: int = Field(default=8, ge=1)
     depths: int = Field(default=2, ge=1)
-    pooling_stat: str = Field(default="0011", pattern="^[01]{4}$")
+    pooling_stat: str = Field(default="0011", pattern="^[01]{4}$", coerce_numbers_to_str=True)
 
     def build(self) -> nn.Module:
         """Builds spikingjelly's ``SpikeDrivenTransformer``."""
@@ -136,19 +136,23 @@ class SpikeDrivenTransformerArguments(FamilyArguments):
         return model
 
 
+def _for_every_stage(value: object) -> object:
+    return (value,) * 3 if isinstance(value, int) else value
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class QKFormerArguments(FamilyArguments):
     """QKFormer: three stages of growing width, Q-K attention in the first two.
 
     Attributes:
-        num_heads: attention heads of the three stages.
+        num_heads: attention heads of the three stages; one number means it for all of them.
         depths: blocks of the three stages.
         qka_type: whether the mask of the Q-K attention selects tokens or channels.
         patch_size: pixels per token and axis in the last stage: 16, or 4 for small images, whose first stage has a
             token for every pixel (the authors' networks for CIFAR).
     """
 
-    num_heads: tuple[int, int, int] = (2, 4, 8)
+    num_heads: Annotated[tuple[int, int, int], BeforeValidator(_for_every_stage)] = (2, 4, 8)
     depths: tuple[int, int, int] = (1, 1, 2)
     qka_type: Literal["token", "channel"] = "token"
     patch_size: Literal[4, 16] = 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,14 +60,16 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 def read_pickled(path: Path) -> dict[str, torch.Tensor]:
     """Reads the state dict in a ``.pth`` file with PyTorch's restricted unpickler, which runs no code.
 
-    The state dict may stand alone or under ``state_dict``, ``model_state_dict`` or ``model``; a ``module.`` prefix that
-    distributed training leaves is removed.
+    The state dict may stand alone or under ``state_dict``, ``model_state_dict`` or ``model``. Beside it may stand the
+    parsed command line of the training, an ``argparse.Namespace``, which is nothing but a container; timm's and many
+    authors' own trainings leave it there.
 
     Raises:
         ConfigError: the file is missing, truncated, or holds anything but tensors in plain containers.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigError(f"cannot read the weights '{path}': {error.strerror}.") from None
     except pickle.UnpicklingError:
@@ -84,21 +87,25 @@ def read_pickled(path: Path) -> dict[str, torch.Tensor]:
             break
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ConfigError(f"'{path}' holds no state dict. Save one: torch.save(model.state_dict(), path).")
-    prefix = "module." if content and all(name.startswith("module.") for name in content) else ""
-    return {name.removeprefix(prefix): value for name, value in content.items()}
+    return dict(content)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Reads a state dict from ``.safetensors``, ``.pth`` or ``.pt``.
+    """Reads a state dict from ``.safetensors``, ``.pth``, ``.pth.tar`` or ``.pt``.
+
+    A ``module.`` prefix that distributed training leaves on every name is removed.
 
     Raises:
         ConfigError: the file is missing, damaged, of another kind, or could run code.
     """
     if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    if path.suffix in (".pth", ".pt"):
-        return read_pickled(path)
-    raise ConfigError(f"'{path}' has the ending '{path.suffix}', wanted .safetensors, .pth or .pt.")
+        tensors = read_safetensors(path)
+    elif path.name.endswith((".pth", ".pt", ".pth.tar")):
+        tensors = read_pickled(path)
+    else:
+        raise ConfigError(f"'{path}' has the ending '{path.suffix}', wanted .safetensors, .pth, .pth.tar or .pt.")
+    prefix = "module." if all(name.startswith("module.") for name in tensors) else ""
+    return {name.removeprefix(prefix): value for name, value in tensors.items()}
 
 
 def load_strictly(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
@@ -116,7 +123,7 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, torch.Tensor], source:
     missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or unknown:
         parts = [
-            f"{len(names)} {kind} ({_some(names)})"
+            f"{len(names)} {kind} ({some_names(names)})"
             for kind, names in (("missing", missing), ("unknown", unknown))
             if names
         ]
@@ -134,7 +141,8 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, torch.Tensor], source:
     model.load_state_dict({name: value.to(wanted[name].dtype) for name, value in tensors.items()}, strict=True)
 
 
-def _some(names: list[str]) -> str:
+def some_names(names: list[str]) -> str:
+    """Names the first three of them."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 

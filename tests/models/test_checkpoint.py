@@ -21,11 +21,11 @@ from svitkit.models.checkpoint import (
     Checkpoint,
     checkpoint_sha256,
     load_checkpoint,
-    resolve_model,
     save_checkpoint,
 )
 from svitkit.models.families import build_family
 from svitkit.models.plan import Member, PrunedGroup, PruneGroup, PrunePlan, apply_plan
+from svitkit.models.resolve import resolve_model
 from svitkit.models.run import example_input, forward_logits
 from svitkit.models.spec import ModelSpec, match_dataset
 

@@ -3,7 +3,8 @@
 import pytest
 
 from svitkit.data import load_data
-from svitkit.models.checkpoint import WEIGHTS_NAME, resolve_model
+from svitkit.models.checkpoint import WEIGHTS_NAME
+from svitkit.models.resolve import resolve_model
 from svitkit.models.spec import match_dataset
 from svitkit.presets import PRESETS
 from svitkit.training import accuracy
