@@ -23,7 +23,9 @@ from torch import nn
 
 class _LIF(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, tau: float, v_threshold: float, alpha: float) -> torch.Tensor:
+    def forward(
+        ctx: Any, x: torch.Tensor, tau: float, v_threshold: float, alpha: float
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         h, s = torch.empty_like(x), torch.empty_like(x)
         v: torch.Tensor | None = None
         for t in range(len(x)):
@@ -36,7 +38,9 @@ class _LIF(torch.autograd.Function):
             v = torch.addcmul(h[t], h[t], s[t], value=-1)
         ctx.save_for_backward(h, s)
         ctx.constants = tau, v_threshold, alpha
-        return s
+        if v is not None:
+            ctx.mark_non_differentiable(v)
+        return s, v
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
@@ -63,6 +67,7 @@ def can_fuse(node: nn.Module) -> bool:
         and node._neuron_precision is None
         and isinstance(node.surrogate_function, Sigmoid)
         and node.surrogate_function.spiking
+        and not any(callable(value) and hasattr(LIFNode, name) for name, value in vars(node).items())
     )
 
 
@@ -70,8 +75,9 @@ def can_fuse(node: nn.Module) -> bool:
 def fused_neurons(model: nn.Module) -> Iterator[None]:
     """Lets a network's neurons compute in one function each; neurons that it does not know stay as they are.
 
-    The spikes are those of ``LIFNode``, to the bit where ``tau`` is a power of two. Membrane potentials begin at 0 in
-    every call, and are not kept.
+    The spikes are those of ``LIFNode``, to the bit where ``tau`` is a power of two. So are the membrane potentials that
+    stay behind; a layer that is called again before it is reset goes on from them as ``LIFNode`` does, but no gradient
+    reaches back through them.
 
     Args:
         model: the network; after the context its neurons are spikingjelly's again.
@@ -87,7 +93,11 @@ def fused_neurons(model: nn.Module) -> Iterator[None]:
 
 
 def _forward(node: LIFNode, x: torch.Tensor) -> torch.Tensor:
-    spikes: torch.Tensor = _LIF.apply(  # type: ignore[no-untyped-call]
+    if isinstance(node.v, torch.Tensor):  # not reset since the last call
+        continued: torch.Tensor = LIFNode.forward(node, x)
+        return continued
+    spikes: torch.Tensor
+    spikes, node.v = _LIF.apply(  # type: ignore[no-untyped-call]
         x, node.tau, node.v_threshold, node.surrogate_function.alpha
     )
     return spikes
