@@ -9,8 +9,8 @@ from torch import nn
 
 from svitkit.compress.evaluate import Batch, accuracy
 from svitkit.data.dataset import Dataset
+from svitkit.fitting import TrainingProgress, fit
 from svitkit.presets import FitOptions
-from svitkit.training import TrainingProgress, fit
 
 LEARNING_RATE = 5e-4
 WARMUP_EPOCHS = 0.2

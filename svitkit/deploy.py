@@ -229,7 +229,7 @@ def _discard(out: Path, *names: str) -> None:
 
 
 def _test_accuracy(checkpoint: Checkpoint, dataset: Dataset, images: int) -> float:
-    from svitkit.training import accuracy
+    from svitkit.accuracy import accuracy
 
     return accuracy(checkpoint.model, dataset, "test", timesteps=checkpoint.spec.timesteps, limit=images)
 

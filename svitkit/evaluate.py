@@ -43,7 +43,7 @@ def evaluate_checkpoint(checkpoint: Checkpoint, dataset: Dataset, split: str, *,
         split: ``train``, ``validation`` or ``test``.
         limit: images at most; all if None.
     """
-    from svitkit.training import accuracy
+    from svitkit.accuracy import accuracy
 
     percent = accuracy(checkpoint.model, dataset, split, timesteps=checkpoint.spec.timesteps, limit=limit)
     return _evaluation("torch", dataset, split, limit, percent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from svitkit.training import Report, TrainingProgress
+from svitkit.fitting import Report, TrainingProgress
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 import pytest
 
+from svitkit.accuracy import accuracy
 from svitkit.data import load_data
 from svitkit.models.checkpoint import WEIGHTS_NAME
 from svitkit.models.resolve import resolve_model
 from svitkit.models.spec import match_dataset
 from svitkit.presets import PRESETS
-from svitkit.training import accuracy
 from svitkit.zoo import ZOO
 
 

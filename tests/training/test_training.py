@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from svitkit.accuracy import accuracy
 from svitkit.data import Dataset, Split
 from svitkit.data.augment import augment
 from svitkit.errors import ConfigError
+from svitkit.fitting import TrainingProgress, fit
 from svitkit.manifest import Normalization
 from svitkit.models.checkpoint import checkpoint_sha256, load_checkpoint
 from svitkit.models.families import FAMILIES, build_family
 from svitkit.presets import PRESETS, FitOptions
-from svitkit.training import TrainingProgress, accuracy, fit, train
+from svitkit.training import train
 
 SMALL = {"embed_dims": 16, "num_heads": 2, "depths": 1}
 OPTIONS = FitOptions(epochs=4, lr=5e-3, timesteps=2, batch_size=8, warmup_epochs=1)
