@@ -40,6 +40,7 @@ class TrainingProgress:
         epochs: how many there are.
         step: steps done in all, the epochs before included.
         steps: how many there are in all.
+        share: of the work that is done, 0..1; a step costs as much as it has time steps.
         loss: of the last step.
         validation_accuracy: percent, of the epoch that has just ended; None within an epoch.
     """
@@ -48,6 +49,7 @@ class TrainingProgress:
     epochs: int
     step: int
     steps: int
+    share: float
     loss: float
     validation_accuracy: float | None = None
 
@@ -159,7 +161,9 @@ class _Run:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             rng = np.random.default_rng([self.options.seed, epoch, step])
-            loss = self._step(order[step * size : (step + 1) * size], rng, self.options.timesteps_in(epoch))
+            with torch.random.fork_rng(devices=[]):  # dropout in a user's class draws from torch
+                torch.manual_seed(int(np.random.default_rng([self.options.seed, epoch, step, 1]).integers(2**63)))
+                loss = self._step(order[step * size : (step + 1) * size], rng, self.options.timesteps_in(epoch))
             self.done += 1
             yield self.done, loss
 
@@ -198,11 +202,14 @@ class _Run:
 
     def progress(self, epoch: int, step: int, loss: float, reached: float | None = None) -> TrainingProgress:
         """Says where the training stands."""
+        costs = [self.options.timesteps_in(each) for each in range(self.options.epochs)]
+        done = sum(costs[:epoch]) + costs[epoch] * step / self.steps_per_epoch
         return TrainingProgress(
             epoch=epoch,
             epochs=self.options.epochs,
             step=epoch * self.steps_per_epoch + step,
             steps=self.options.epochs * self.steps_per_epoch,
+            share=done / sum(costs),
             loss=loss,
             validation_accuracy=reached,
         )

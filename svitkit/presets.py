@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import field, replace
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
+from svitkit.errors import ConfigError, unknown_name
 from svitkit.manifest import STRICT
 
 
@@ -67,11 +68,13 @@ class Preset:
 
     Attributes:
         family: a name of ``svitkit.models.families.FAMILIES``.
+        data: kind of data that it is made for.
         arguments: what the data do not tell (channels, frame size and classes come from them).
         fit: the training.
     """
 
     family: str
+    data: str = "digits"
     arguments: dict[str, Any] = field(default_factory=dict)
     fit: FitOptions
 
@@ -94,17 +97,24 @@ PRESETS: dict[str, Preset] = {
         arguments={"patch_size": 4, "embed_dims": 96, "num_heads": 6, "depths": 2},
         fit=FitOptions(epochs=80, lr=3e-3, shift_pixels=1, rotate_degrees=10, scale_percent=8, warmup_epochs=4),
     ),
-    "fashion-spikformer": Preset(family="spikformer", arguments={"embed_dims": 192}, fit=FASHION_FIT),
+    "fashion-spikformer": Preset(
+        family="spikformer", data="fashion-mnist", arguments={"embed_dims": 192}, fit=FASHION_FIT
+    ),
     "fashion-sdt": Preset(
-        family="spike-driven-transformer", arguments={"embed_dims": 192, "pooling_stat": "0110"}, fit=FASHION_FIT
+        family="spike-driven-transformer",
+        data="fashion-mnist",
+        arguments={"embed_dims": 192, "pooling_stat": "0110"},
+        fit=FASHION_FIT,
     ),
     "fashion-qkformer": Preset(
         family="qkformer",
+        data="fashion-mnist",
         arguments={"embed_dims": 192, "depths": (1, 1, 1)},
         fit=replace(FASHION_FIT, epochs=13, single_step_epochs=10),
     ),
     "nmnist-spikformer": Preset(
         family="spikformer",
+        data="nmnist",
         arguments={"embed_dims": 128, "depths": 2},
         fit=FitOptions(
             epochs=50, lr=2e-3, batch_size=32, shift_pixels=3, rotate_degrees=12, scale_percent=12, bf16=True
@@ -114,3 +124,55 @@ PRESETS: dict[str, Preset] = {
     "spike-driven-transformer": Preset(family="spike-driven-transformer", arguments={"embed_dims": 192}, fit=IMAGE_FIT),
     "qkformer": Preset(family="qkformer", arguments={"embed_dims": 192}, fit=IMAGE_FIT),
 }
+
+
+def find_preset(arch: str) -> Preset:
+    """Returns a preset by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if arch not in PRESETS:
+        raise unknown_name("architecture", arch, PRESETS)
+    return PRESETS[arch]
+
+
+def fit_options(arch: str, **changes: Any) -> FitOptions:
+    """Returns a preset's training with changes.
+
+    With another number of epochs, those of a single time step keep their share of them, and at least one epoch is left
+    with all time steps.
+
+    Args:
+        arch: a name of ``PRESETS``.
+        changes: attributes of :class:`FitOptions`.
+
+    Raises:
+        ConfigError: the name is unknown, or a value is out of range.
+    """
+    recipe = find_preset(arch).fit
+    if "epochs" in changes and "single_step_epochs" not in changes:
+        share = recipe.single_step_epochs / recipe.epochs
+        changes["single_step_epochs"] = min(round(share * changes["epochs"]), max(0, changes["epochs"] - 1))
+    try:
+        return replace(recipe, **changes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"{where} is {first['input']!r}: {first['msg']}." if where else f"{first['msg']}.") from None
+
+
+def data_of(arch: str, given: str | None) -> str:
+    """Returns the data to train a preset on, as ``svitkit.data.load.load_data`` takes them.
+
+    Args:
+        arch: a name of ``PRESETS``.
+        given: what the user names; None for the kind that the preset is made for.
+
+    Raises:
+        ConfigError: the name is unknown, or nothing is given and that kind needs a path.
+    """
+    kind = find_preset(arch).data
+    if given is None and kind != "digits":
+        raise ConfigError(f"'{arch}' is made for data of kind '{kind}', which need a path: --data {kind}:PATH.")
+    return given or kind

@@ -12,14 +12,14 @@ import torch
 
 from svitkit.accuracy import accuracy
 from svitkit.data.dataset import Dataset
-from svitkit.errors import ConfigError, unknown_name
+from svitkit.errors import ConfigError
 from svitkit.fitting import FitResult, Report, fit
 from svitkit.models.checkpoint import Checkpoint, check_target, load_checkpoint, save_checkpoint
 from svitkit.models.families import build_family
 from svitkit.models.run import example_input
 from svitkit.models.size import parameter_bytes
 from svitkit.models.spec import ModelSpec
-from svitkit.presets import PRESETS, FitOptions
+from svitkit.presets import PRESETS, FitOptions, find_preset
 
 STATE_SUFFIX = ".training.pt"
 
@@ -54,12 +54,11 @@ def train(
         ConfigError: the name or the device is unknown, the arguments do not fit each other or the data, or ``out`` is
             taken.
     """
-    if arch not in PRESETS:
-        raise unknown_name("architecture", arch, PRESETS)
+    preset = find_preset(arch)
     if device != "cpu" and not (device.split(":")[0] == "cuda" and torch.cuda.is_available()):
         raise ConfigError(f"there is no device '{device}' here. Use 'cpu', or 'cuda' where PyTorch sees a GPU.")
     check_target(out)
-    options = options or PRESETS[arch].fit
+    options = options or preset.fit
     spec = _fresh_spec(arch, dataset, options, arguments or {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,34 +26,34 @@ from svitkit.cli.options import (
 )
 from svitkit.cli.output import answer, kibibytes, progress, table
 from svitkit.cli.sources import load_network
-from svitkit.errors import ConfigError, unknown_name
+from svitkit.errors import ConfigError
 
 
 def train(
     arch: Annotated[str, typer.Argument(metavar="ARCH", help="What to train: see 'svitkit models'.")],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The checkpoint to write.")],
-    data: Data = "digits",
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DATA", help="As for the other verbs; if not given, what ARCH is made for."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training split.")] = None,
+    lr: Annotated[float | None, typer.Option(metavar="RATE", help="Highest learning rate.")] = None,
+    batch_size: Annotated[int | None, typer.Option(metavar="N", min=2, help="Samples per step.")] = None,
     timesteps: Timesteps = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
     device: Annotated[str, typer.Option(help="Where torch computes: cpu or cuda.")] = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Train a network; started again with the same options after a stop, it goes on."""
-    from dataclasses import replace
-
     from svitkit.data.load import load_data
-    from svitkit.presets import PRESETS
+    from svitkit.presets import data_of, fit_options
     from svitkit.training import train as train_network
     from svitkit.training_bar import training_bar
 
     with answer(as_json) as show:
-        if arch not in PRESETS:
-            raise unknown_name("architecture", arch, PRESETS)
-        given = {"epochs": epochs, "timesteps": timesteps, "seed": seed}
-        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        options = replace(PRESETS[arch].fit, **chosen)
-        dataset = load_data(data, timesteps=options.timesteps)
+        given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "timesteps": timesteps, "seed": seed}
+        options = fit_options(arch, **{name: value for name, value in given.items() if value is not None})
+        dataset = load_data(data_of(arch, data), timesteps=options.timesteps)
         with training_bar(f"training {arch}") as report:
             checkpoint = train_network(arch, dataset, out, options=options, report=report, device=device)
         result = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from svitkit import fitting
 from svitkit.accuracy import accuracy
 from svitkit.data import Dataset, Split
 from svitkit.data.augment import augment
@@ -109,6 +110,110 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None
     assert not (tmp_path / "cut.training.pt").exists()
 
 
+@pytest.mark.parametrize("killed_at", [6, 8, 10])
+def test_a_training_killed_within_an_epoch_ends_with_exactly_the_weights_of_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    options = {"single_step_epochs": 1}
+    run_train(tmp_path / "whole", options=options)
+    monkeypatch.setattr(fitting, "SAVE_SECONDS", -1.0)  # the state is written after every step
+
+    def kill(progress: TrainingProgress) -> None:
+        if progress.step == killed_at:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run_train(tmp_path / "cut", report=kill, options=options)
+    seen: list[int] = []
+    run_train(tmp_path / "cut", report=lambda progress: seen.append(progress.step), options=options)
+    assert seen[0] == killed_at, "the step that was killed before its state was written is done again, no other"
+    whole, cut = without_times(tmp_path / "whole"), without_times(tmp_path / "cut")
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+
+
+def test_dropout_draws_the_same_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dropping(torch.nn.Module):
+        """A class whose forward pass is random."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop, self.head = torch.nn.Dropout(0.5), torch.nn.Linear(256, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.drop(x.flatten(2)))
+
+    def fitted(state: Path, killed_at: int | None = None) -> torch.Tensor:
+        def kill(progress: TrainingProgress) -> None:
+            if progress.step == killed_at:
+                raise KilledError
+
+        torch.manual_seed(0)
+        model = Dropping()
+        fit(model, make_dataset(), replace(OPTIONS, epochs=1, warmup_epochs=0), state=state, report=kill)
+        return model.head.weight.detach()
+
+    monkeypatch.setattr(fitting, "SAVE_SECONDS", -1.0)
+    with pytest.raises(KilledError):
+        fitted(tmp_path / "cut", killed_at=3)
+    whole = fitted(tmp_path / "whole")
+    torch.rand(5)
+    assert torch.equal(whole, fitted(tmp_path / "cut"))
+
+
+def test_state_is_written_when_the_time_has_passed_and_not_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, written = [0.0], []
+    monkeypatch.setattr(fitting.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(fitting._Run, "save", lambda run, path: written.append((len(run.history), run.done)))
+
+    def tick(progress: TrainingProgress) -> None:
+        if progress.validation_accuracy is None:
+            now[0] += fitting.SAVE_SECONDS / 2 + 1
+
+    fit(make_model(), make_dataset(), replace(OPTIONS, epochs=2), state=tmp_path / "state", report=tick)
+    assert written == [(0, 2), (0, 4), (1, 0), (1, 2), (1, 4), (2, 0)]
+
+
+def test_event_recordings_are_not_shown_for_a_single_step() -> None:
+    frames = {name: getattr(make_dataset(), name) for name in ("train", "validation", "test")}
+    events = {name: Split(x=np.repeat(split.x[:, None], 2, 1), y=split.y) for name, split in frames.items()}
+    dataset = replace(make_dataset(), static=False, **events)
+    seen: list[TrainingProgress] = []
+    with pytest.raises(ConfigError, match=r"'stripes' holds event recordings.*single_step_epochs=0"):
+        fit(make_model(), dataset, replace(OPTIONS, single_step_epochs=1), report=seen.append)
+    assert not seen
+    fit(make_model(), dataset, replace(OPTIONS, epochs=1), report=seen.append)
+    assert seen
+
+
+def test_an_epoch_of_a_single_step_is_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, steps = iter([99.0, 98.0, 50.0, 60.0, 55.0]), []
+
+    def measured(*_: Any, timesteps: int, **__: Any) -> float:
+        steps.append(timesteps)
+        return next(reached)
+
+    monkeypatch.setattr(fitting, "accuracy", measured)
+    result = fit(make_model(), make_dataset(), replace(OPTIONS, epochs=5, single_step_epochs=2))
+    assert steps == [1, 1, 2, 2, 2]
+    assert (result.best_epoch, result.validation_accuracy) == (3, 60.0)
+    assert result.history == (99.0, 98.0, 50.0, 60.0, 55.0)
+
+
+def test_a_single_step_shows_one_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[int] = []
+    original = fitting.forward_logits
+
+    def watch(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        shapes.append(len(x))
+        return original(model, x)
+
+    monkeypatch.setattr(fitting, "forward_logits", watch)
+    fit(make_model(), make_dataset(), replace(OPTIONS, epochs=2, single_step_epochs=1))
+    assert shapes == [1] * 5 + [2] * 5
+
+
 def test_state_of_another_training_is_not_continued(tmp_path: Path) -> None:
     state = tmp_path / "state.pt"
     fit(make_model(), make_dataset(), replace(OPTIONS, epochs=1), state=state)
@@ -142,6 +247,14 @@ def test_progress_counts_every_step_and_reports_validation_once_an_epoch() -> No
     assert {progress.steps for progress in seen} == {20}
     assert [p.step for p in seen if p.validation_accuracy is None] == list(range(1, 21))
     assert [p.step for p in seen if p.validation_accuracy is not None] == [5, 10, 15, 20]
+    assert [p.share for p in seen if p.validation_accuracy is not None] == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_a_step_of_one_frame_counts_as_less_work() -> None:
+    seen: list[TrainingProgress] = []
+    fit(make_model(), make_dataset(), replace(OPTIONS, epochs=2, single_step_epochs=1), report=seen.append)
+    shares = [progress.share for progress in seen if progress.validation_accuracy is None]
+    assert shares == pytest.approx([at / 15 for at in (1, 2, 3, 4, 5, 7, 9, 11, 13, 15)])
 
 
 def test_bfloat16_trains_too() -> None:
