@@ -220,6 +220,12 @@ def test_a_missing_tensor_and_an_unknown_one_are_named(tmp_path: Path) -> None:
         load("spikformer-cifar", tmp_path / "official.pth", state)
 
 
+def test_an_unknown_tensor_alone_is_refused_too(tmp_path: Path) -> None:
+    state = fitted("spikformer-cifar").state | {"norm.weight": torch.ones(32)}
+    with pytest.raises(ConfigError, match=r"has 1 unknown \(norm\.weight\)"):
+        load("spikformer-cifar", tmp_path / "official.pth", state)
+
+
 @pytest.mark.parametrize("gone", ["block.0.attn.q_linear.bias", "head.bias", "patch_embed.proj_conv.weight"])
 def test_no_missing_tensor_is_taken_for_zero(gone: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{gone}.* missing|missing .{gone}"):
