@@ -1,7 +1,7 @@
-"""Small trained networks that come with the package."""
+"""Small trained networks that come with the package, each a checkpoint directory; ``scripts/pack_zoo.py`` adds one."""
 
 from pathlib import Path
 
-ZOO: dict[str, Path] = {"digits-spikformer": Path(__file__).parent / "digits-spikformer"}
+ZOO: dict[str, Path] = {path.parent.name: path.parent for path in sorted(Path(__file__).parent.glob("*/svit.json"))}
 
 __all__ = ["ZOO"]
