@@ -53,7 +53,7 @@ def layer_parameters(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
     Returns:
         Number of parameters by qualified layer name, in the order of execution; a folded batch norm has no entry.
     """
-    calls = _trace_calls(model, example)
+    calls = trace_calls(model, example)
     producers: dict[int, str] = {}
     counts: dict[str, int] = {}
     biased: set[str] = set()
@@ -74,7 +74,7 @@ def layer_parameters(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
     return counts
 
 
-def _trace_calls(model: nn.Module, example: torch.Tensor) -> list[tuple[str, nn.Module, torch.Tensor, torch.Tensor]]:
+def trace_calls(model: nn.Module, example: torch.Tensor) -> list[tuple[str, nn.Module, torch.Tensor, torch.Tensor]]:
     """Lists the calls of layers with parameters; holding the tensors keeps their storage addresses distinct."""
     calls: list[tuple[str, nn.Module, torch.Tensor, torch.Tensor]] = []
     handles = []
