@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from svitkit.compress.axes import Axes, Piece, extent, fix, merge, new_axes, whole
+from svitkit.compress.axes import Axes, Piece, extent, fix, merge, new_axes, skip, whole
 from svitkit.compress.rearrange import DIVISIONS, SHAPE_RULES
 from svitkit.compress.values import Given, Roles, Rule, Tensor, tensors
 
@@ -94,9 +94,7 @@ def _add(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
     result = _elementwise(roles, given, shape)
     left, right = given["self"], given["other"]
     if isinstance(left, Tensor) and isinstance(right, Tensor) and _is_skip(left, right):
-        for axis in result:
-            for piece in whole(axis):
-                piece.skipped = True
+        skip(piece for axis in result for piece in axis)
     return result
 
 
@@ -122,6 +120,7 @@ def _matmul(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
         fix([piece for value in (left, right) for axis in value.axes for piece in axis], "a product with a vector")
         return new_axes(shape)
     merge(left.axes[-1], right.axes[-2])
+    roles.summed.extend(left.axes[-1])
     lead = _elementwise(roles, {"a": Tensor(axes=left.axes[:-2]), "b": Tensor(axes=right.axes[:-2])}, shape[:-2])
     return (*lead, left.axes[-2], right.axes[-1])
 
@@ -134,8 +133,11 @@ def _reduce(reason: str | None) -> Callable[[Roles, Given, Sequence[int]], Axes]
         dims = given.get("dim")
         dims = range(len(axes)) if dims is None else [dims] if isinstance(dims, int) else dims or range(len(axes))
         gone = {dim % len(axes) for dim in dims}
-        if reason is not None:
-            fix([piece for dim in gone for piece in axes[dim]], reason)
+        reduced = [piece for dim in gone for piece in axes[dim]]
+        if reason is None:
+            roles.summed.extend(reduced)
+        else:
+            fix(reduced, reason)
         if given.get("keepdim"):
             return tuple((Piece(1),) if dim in gone else axis for dim, axis in enumerate(axes))
         return tuple(axis for dim, axis in enumerate(axes) if dim not in gone)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 
-from svitkit.compress.axes import Axes, Piece, extent, fix, merge, new_axes, regroup
+from svitkit.compress.axes import Axes, Piece, extent, fix, merge, new_axes, regroup, take
 from svitkit.compress.values import Given, Roles, Rule
 
 
@@ -43,10 +44,16 @@ def _select(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
 def _slice(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
     axes: Axes = given["self"].axes
     dim: int = given["dim"] % len(axes)
-    if extent(axes[dim]) == shape[dim]:
+    total = extent(axes[dim])
+    if total == shape[dim]:
         return axes
-    fix(axes[dim], "a slice is cut out of it")
-    return (*axes[:dim], (Piece(shape[dim]),), *axes[dim + 1 :])
+    start = 0 if given["start"] is None else given["start"]
+    start = min(max(start + total if start < 0 else start, 0), total)
+    part = take(axes[dim], start, start + shape[dim]) if given["step"] == 1 else None
+    if part is None:
+        fix(axes[dim], "a slice is cut out of it")
+        part = (Piece(shape[dim]),)
+    return (*axes[:dim], part, *axes[dim + 1 :])
 
 
 def _divide(given: Given, shape: Sequence[int]) -> tuple[Axes, ...]:
@@ -60,9 +67,15 @@ def _divide(given: Given, shape: Sequence[int]) -> tuple[Axes, ...]:
         inner = regroup((axes[dim],), (total // size, size))[1]
         part: Axes = (*axes[:dim], inner, *axes[dim + 1 :])
         return (part,) * (total // size)
-    fix(axes[dim], "it is split into unequal parts")
     lengths = sizes if isinstance(sizes, list | tuple) else [min(size, total - at) for at in range(0, total, size)]
-    return tuple((*axes[:dim], (Piece(length),), *axes[dim + 1 :]) for length in lengths)
+    ends = list(accumulate(lengths))
+    parts = [take(axes[dim], start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+    if None in parts:
+        fix(axes[dim], "it is split into unequal parts")
+    return tuple(
+        (*axes[:dim], (Piece(length),) if part is None else part, *axes[dim + 1 :])
+        for part, length in zip(parts, lengths, strict=True)
+    )
 
 
 def _unbind(given: Given, shape: Sequence[int]) -> tuple[Axes, ...]:

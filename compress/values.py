@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from svitkit.compress.axes import Axes
+from svitkit.compress.axes import Axes, Piece
 
 Given = dict[str, Any]
 Rule = Callable[["Roles", Given, Sequence[int]], Axes]
@@ -29,10 +29,11 @@ class Tensor:
 
 @dataclass
 class Roles:
-    """Which axes of which parameters produce channels, and which consume them."""
+    """Which axes of which parameters produce channels, which consume them, and what is summed without a parameter."""
 
     producing: list[tuple[str, int]] = field(default_factory=list)
     consuming: list[tuple[str, int]] = field(default_factory=list)
+    summed: list[Piece] = field(default_factory=list)
 
 
 def tensors(given: Given) -> list[Tensor]:

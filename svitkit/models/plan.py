@@ -2,12 +2,13 @@
 
 A *group* is a set of channels that only make sense together: output channels of one layer, the batch norm behind it,
 and the input channels of its consumers. A plan lists for each pruned group the channels that stay, in the numbering of
-the original network.
+the network that is pruned. Pruning in several rounds gives a plan a round.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -45,20 +46,23 @@ class PruneGroup:
 
     Attributes:
         name: unique in the plan; by habit the layer that produces the channels.
-        channels: how many there are in the original network.
+        channels: how many there are.
         blocks: number of equal blocks of consecutive channels (attention heads) that must keep the same count.
         members: every axis the channels run along.
+        attributes: qualified names of integers that modules of the network store (``blocks.0.attn.num_heads``) and that
+            follow the number of channels in proportion.
     """
 
     name: str
     channels: int = Field(ge=1)
     blocks: int = Field(default=1, ge=1)
     members: tuple[Member, ...]
+    attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PrunedGroup:
-    """A group and the channels of the original network that stay, ascending."""
+    """A group and the channels that stay, ascending."""
 
     group: PruneGroup
     kept: tuple[int, ...]
@@ -70,9 +74,18 @@ class PrunedGroup:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PrunePlan:
-    """Every pruned group of a network, at most one entry a group."""
+    """Every pruned group of a network, at most one entry a group.
+
+    Two groups may share axes if the channels of one are the blocks of the other: heads, and the widths inside them. A
+    head that goes takes its channels along, whichever of them the other group keeps.
+
+    Attributes:
+        groups: what is removed.
+        before: the plan that comes first, if the network was pruned before; the groups count in what it leaves.
+    """
 
     groups: tuple[PrunedGroup, ...] = ()
+    before: PrunePlan | None = None
 
 
 def plan_sha256(plan: PrunePlan) -> str:
@@ -93,6 +106,8 @@ def check_plan(plan: PrunePlan) -> None:
             raise ConfigError(f"the prune plan lists group '{name}' twice. Compose the entries into one.")
     for pruned in plan.groups:
         _check_group(pruned)
+    if plan.before is not None:
+        check_plan(plan.before)
 
 
 def _check_group(pruned: PrunedGroup) -> None:
@@ -113,14 +128,14 @@ def _check_group(pruned: PrunedGroup) -> None:
 
 
 def apply_plan(model: nn.Module, plan: PrunePlan) -> None:
-    """Removes a plan's channels from the original network, in place.
+    """Removes a plan's channels from a network, in place.
 
     Parameters and buffers become smaller tensors; ``in_channels``, ``out_channels``, ``groups``, ``in_features``,
     ``out_features`` and ``num_features`` follow, and attention of spikingjelly takes any inner width
     (:mod:`svitkit.models.attention`).
 
     Args:
-        model: the network as its family builds it, nothing removed yet.
+        model: the network that the plan was made for; for a plan with rounds before it, as its family builds it.
         plan: the channels to keep.
 
     Raises:
@@ -128,25 +143,55 @@ def apply_plan(model: nn.Module, plan: PrunePlan) -> None:
         UnsupportedError: the plan cuts a layer that cannot be cut (a grouped, not depthwise, convolution).
     """
     from svitkit.models.attention import free_widths
-    from svitkit.models.removal import remove_indices
+    from svitkit.models.removal import follow, remove_indices
 
     check_plan(plan)
+    if plan.before is not None:
+        apply_plan(model, plan.before)
     free_widths(model)
+    following = follow(model, plan)
+    remove_indices(model, _removed_indices(model, plan))
+    for name, value in following.items():
+        path, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(path), leaf, value)
+
+
+def _removed_indices(model: nn.Module, plan: PrunePlan) -> dict[tuple[str, int], set[int]]:
+    """Returns for (tensor name, axis) the indices that a plan removes."""
     removed: dict[tuple[str, int], set[int]] = {}
+    owners: dict[tuple[str, int], list[tuple[PruneGroup, set[int]]]] = {}
     for pruned in plan.groups:
-        for member in pruned.group.members:
-            indices = {
-                offset + channel * member.inner + i
-                for offset in member.offsets
-                for channel in pruned.removed()
-                for i in range(member.inner)
-            }
-            _check_extent(model, pruned.group, member)
-            known = removed.setdefault((member.tensor, member.dim), set())
-            if known & indices:
-                raise ConfigError(f"two prune groups own the same index of '{member.tensor}', axis {member.dim}.")
-            known |= indices
-    remove_indices(model, removed)
+        group = pruned.group
+        for member in group.members:
+            _check_extent(model, group, member)
+            where = (member.tensor, member.dim)
+            owned = _indices(member, range(group.channels))
+            for other, taken in owners.get(where, []):
+                if taken & owned and other is not group and not (_nested(group, other) or _nested(other, group)):
+                    raise ConfigError(
+                        f"two prune groups, '{other.name}' and '{group.name}', own the same index of "
+                        f"'{member.tensor}', axis {member.dim}."
+                    )
+            owners.setdefault(where, []).append((group, owned))
+            removed.setdefault(where, set()).update(_indices(member, pruned.removed()))
+    return removed
+
+
+def _indices(member: Member, channels: Iterable[int]) -> set[int]:
+    return {
+        offset + channel * member.inner + i
+        for offset in member.offsets
+        for channel in channels
+        for i in range(member.inner)
+    }
+
+
+def _nested(heads: PruneGroup, widths: PruneGroup) -> bool:
+    """Whether the channels of one group are the blocks of the other, wherever the other runs."""
+    size = widths.channels // widths.blocks
+    starts = {(m.tensor, m.dim, offset, m.inner) for m in heads.members for offset in m.offsets}
+    inside = {(m.tensor, m.dim, offset, m.inner * size) for m in widths.members for offset in m.offsets}
+    return widths.blocks == heads.channels and inside <= starts
 
 
 def _check_extent(model: nn.Module, group: PruneGroup, member: Member) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -10,6 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from svitkit.errors import ConfigError, UnsupportedError
+from svitkit.models.attention import FreeQKAttention, FreeSelfAttention
+
+if TYPE_CHECKING:
+    from svitkit.models.plan import PrunePlan
 
 
 def find_tensor(model: nn.Module, name: str) -> torch.Tensor:
@@ -55,6 +61,49 @@ def remove_indices(model: nn.Module, removed: Mapping[tuple[str, int], set[int]]
             setattr(module, leaf, cut)
     for path, module in touched.items():
         _update_attributes(path, module)
+
+
+def follow(model: nn.Module, plan: PrunePlan) -> dict[str, int]:
+    """Computes what becomes of the stored integers that follow groups: new = old * kept / channels, for every group.
+
+    Attention with a fused projection stores its widths from now on (:mod:`svitkit.models.attention`).
+
+    Args:
+        model: the network before the removal; only attention that is to store widths changes.
+        plan: what will be removed.
+
+    Returns:
+        New values by qualified name.
+
+    Raises:
+        ConfigError: the network has no such integer, or it would become a fraction.
+    """
+    factors: dict[str, Fraction] = {}
+    for pruned in plan.groups:
+        for name in pruned.group.attributes:
+            share = Fraction(len(pruned.kept), pruned.group.channels)
+            factors[name] = factors.get(name, Fraction(1)) * share
+    values: dict[str, int] = {}
+    for name, factor in factors.items():
+        new = _stored_integer(model, name) * factor
+        if new.denominator != 1:
+            raise ConfigError(f"'{name}' would become {float(new):g}: the prune plan does not fit the network.")
+        values[name] = int(new)
+    return values
+
+
+def _stored_integer(model: nn.Module, name: str) -> int:
+    path, _, leaf = name.rpartition(".")
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        module = None
+    if isinstance(module, FreeSelfAttention | FreeQKAttention):
+        module.separate()
+    value = getattr(module, leaf, None)
+    if type(value) is not int:
+        raise ConfigError(f"the network stores no integer '{name}'. Was the prune plan made for another network?")
+    return value
 
 
 def _update_attributes(path: str, module: nn.Module) -> None:

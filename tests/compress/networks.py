@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
+from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.recalibrate import normalize_to
 from svitkit.data import Dataset
 from svitkit.manifest import Normalization
@@ -73,6 +75,14 @@ def firing_checkpoint(family: str, dataset: Dataset | None = None) -> Checkpoint
     normalize_to(model, [probe(spec)])
     size = parameter_bytes(model, example_input(spec))
     return Checkpoint(model=model, spec=replace(spec, original_parameter_bytes=size))
+
+
+@cache
+def groups_of(family: str, **options: bool) -> dict[str, FoundGroup]:
+    """The groups of :func:`firing_checkpoint`, found once in a test run."""
+    checkpoint = firing_checkpoint(family)
+    groups = find_groups(checkpoint.model, example_input(checkpoint.spec), **options)
+    return {found.group.name: found for found in groups}
 
 
 def lif(**options: Any) -> neuron.LIFNode:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from svitkit.compress.axes import Piece, cut, fix, merge, new_axes, regroup, whole
+from svitkit.compress.axes import Piece, cut, fix, merge, new_axes, regroup, take, undivided, whole
 
 
 def sizes(axis: tuple[Piece, ...]) -> list[int]:
@@ -49,3 +49,67 @@ def test_a_reshape_across_axes_that_do_not_divide_fixes_them() -> None:
     first, second = new_axes((4, 3))
     regroup((first, second), (3, 4))
     assert all(piece.fixed for piece in whole(first) + whole(second))
+
+
+def test_slices_divide_an_axis_into_widths_that_are_independent() -> None:
+    (fused,) = new_axes((96,))
+    q, k, v = (take(fused, start, start + 32) for start in (0, 32, 64))
+    assert q is not None
+    assert k is not None
+    assert v is not None
+    merge(q, k)
+    regroup((v,), (4, 8))
+    first, second, *inside = undivided(fused)
+    assert first is second
+    assert [piece.size for piece in inside] == [4, 8]
+    assert sizes(fused) == [96]
+
+
+def test_a_slice_along_an_outer_factor_leaves_the_factors_inside_shared() -> None:
+    (fused,) = new_axes((96,))
+    regroup((fused,), (3, 4, 8))
+    q, k = take(fused, 0, 32), take(fused, 32, 64)
+    assert q is not None
+    assert k is not None
+    assert sizes(q) == [4, 8]
+    assert whole(q) == whole(k)
+
+
+def test_a_slice_through_an_inner_factor_is_refused() -> None:
+    (fused,) = new_axes((96,))
+    regroup((fused,), (3, 4, 8))
+    assert take(fused, 0, 20) is None
+
+
+def test_a_slice_across_a_border_takes_parts_of_both_sides() -> None:
+    (axis,) = new_axes((10,))
+    take(axis, 0, 4)
+    middle = take(axis, 2, 7)
+    assert middle is not None
+    assert [piece.size for piece in undivided(middle)] == [2, 3]
+    assert [piece.size for piece in undivided(axis)] == [2, 2, 3, 3]
+
+
+def test_axes_divided_at_different_places_meet_at_all_of_them() -> None:
+    (left,), (right,) = new_axes((10,)), new_axes((10,))
+    take(left, 0, 4)
+    take(right, 0, 7)
+    merge(left, right)
+    assert [piece.size for piece in undivided(left)] == [4, 3, 3]
+    assert list(undivided(left)) == list(undivided(right))
+
+
+def test_an_axis_divided_side_by_side_hands_its_parts_to_what_it_meets() -> None:
+    (left,), (right,) = new_axes((10,)), new_axes((10,))
+    take(left, 0, 4)
+    fix(right, "it is the input")
+    merge(right, left)
+    assert [piece.fixed for piece in undivided(right)] == ["it is the input"] * 2
+    assert list(undivided(left)) == list(undivided(right))
+
+
+def test_a_reshape_through_parts_side_by_side_fixes_them() -> None:
+    (axis,) = new_axes((12,))
+    take(axis, 0, 4)
+    regroup((axis,), (3, 4))
+    assert all(piece.fixed for piece in undivided(axis))

@@ -4,14 +4,30 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
-from svitkit.compress.groups import find_groups
 from svitkit.compress.importance import filter_norms, keep_strongest
 from svitkit.compress.mask import silence
-from svitkit.models.checkpoint import build_model
+from svitkit.models.checkpoint import Checkpoint, build_model
 from svitkit.models.plan import PrunePlan, apply_plan
-from svitkit.models.run import example_input, forward_logits, forward_spikes
-from tests.compress.networks import FAMILIES, firing_checkpoint, probe
+from svitkit.models.run import forward_logits, forward_spikes
+from tests.compress.networks import FAMILIES, firing_checkpoint, groups_of, probe
+
+
+def prune_everything(family: str, checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+    """The network without half of every group, streams and heads too, and the one where that half is silent."""
+    groups = groups_of(family, residual_widths=True, heads=True).values()
+    assert all(found.prunable for found in groups)
+    masked = model = checkpoint.model.to(dtype)
+    chosen = []
+    for found in groups:
+        pruned = keep_strongest(found.group, filter_norms(model, found), 0.5, multiple=1)
+        assert pruned is not None
+        masked = silence(masked, found.producers, pruned.removed())
+        chosen.append(pruned)
+    smaller = copy.deepcopy(model)
+    apply_plan(smaller, PrunePlan(groups=tuple(chosen)))
+    return smaller, masked
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -20,31 +36,39 @@ def test_the_smaller_network_computes_what_the_masked_one_computes(
     family: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     checkpoint = firing_checkpoint(family)
-    model = checkpoint.model.to(dtype)
-    groups = find_groups(model.float(), example_input(checkpoint.spec), residual_widths=True)
-    assert all(found.prunable for found in groups)
-    model = model.to(dtype)
-    masked, chosen = model, []
-    for found in groups:
-        pruned = keep_strongest(found.group, filter_norms(model, found), 0.5, multiple=1)
-        assert pruned is not None
-        masked = silence(masked, found.producers, pruned.removed())
-        chosen.append(pruned)
-    smaller = copy.deepcopy(model)
-    apply_plan(smaller, PrunePlan(groups=tuple(chosen)))
+    smaller, masked = prune_everything(family, checkpoint, dtype)
     x = probe(checkpoint.spec).to(dtype)
+    got, spikes = forward_spikes(smaller, x)
+    wanted, silent = forward_spikes(masked, x)
     with torch.no_grad():
-        got, wanted, whole = (forward_logits(network, x) for network in (smaller, masked, model))
+        whole = forward_logits(checkpoint.model, x)
     torch.testing.assert_close(got, wanted, rtol=tolerance, atol=tolerance)
     assert (wanted - whole).abs().max() > 100 * tolerance
-    _, spikes = forward_spikes(smaller, x)
+    assert list(spikes) == list(silent)
+    for name, fired in spikes.items():
+        assert torch.equal(fired.flatten(2).sum(2), silent[name].flatten(2).sum(2))
     assert sum(float(layer.mean()) > 0 for layer in spikes.values()) > 0.8 * len(spikes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_group_can_be_pruned_alone(family: str) -> None:
+    checkpoint = firing_checkpoint(family)
+    x = probe(checkpoint.spec).double()
+    model = checkpoint.model.double()
+    for entry in groups_of(family, residual_widths=True, heads=True).values():
+        pruned = keep_strongest(entry.group, filter_norms(model, entry), 0.5, multiple=1)
+        assert pruned is not None
+        smaller = copy.deepcopy(model)
+        apply_plan(smaller, PrunePlan(groups=(pruned,)))
+        with torch.no_grad():
+            wanted = forward_logits(silence(model, entry.producers, pruned.removed()), x)
+            torch.testing.assert_close(forward_logits(smaller, x), wanted, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_parameter_of_the_smaller_network_is_a_mask(family: str) -> None:
     checkpoint = firing_checkpoint(family)
-    found = next(g for g in find_groups(checkpoint.model, example_input(checkpoint.spec)) if g.prunable)
+    found = next(iter(groups_of(family, residual_widths=True, heads=True).values()))
     pruned = keep_strongest(found.group, filter_norms(checkpoint.model, found), 0.5, multiple=1)
     assert pruned is not None
     smaller = build_model(checkpoint.spec)

@@ -22,12 +22,18 @@ from svitkit.models.run import example_input
 FAMILIES = ("spikformer", "spike-driven-transformer", "qkformer")
 
 
-def halve(checkpoint: Checkpoint) -> Checkpoint:
-    """Removes every second channel of every group that can be pruned."""
+def prune(checkpoint: Checkpoint) -> Checkpoint:
+    """Removes by turns every second or every fourth channel of every group, streams and heads too."""
     model = copy.deepcopy(checkpoint.model)
-    groups = [found.group for found in find_groups(model, example_input(checkpoint.spec)) if found.prunable]
+    found = find_groups(model, example_input(checkpoint.spec), residual_widths=True, heads=True)
+    groups = [entry.group for entry in found if entry.prunable]
     assert groups
-    plan = PrunePlan(groups=tuple(PrunedGroup(group=g, kept=tuple(range(0, g.channels, 2))) for g in groups))
+    chosen = []
+    for at, group in enumerate(groups):
+        size, step = group.channels // group.blocks, (2, 4)[at % 2]
+        kept = tuple(channel for channel in range(group.channels) if channel % size % step or size == 1)
+        chosen.append(PrunedGroup(group=group, kept=kept))
+    plan = PrunePlan(groups=tuple(chosen))
     apply_plan(model, plan)
     return Checkpoint(model=model, spec=dataclasses.replace(checkpoint.spec, plan=plan))
 
@@ -37,7 +43,7 @@ def test_a_pruned_network_exports_dense_and_smaller(
     network: Callable[[str], Checkpoint], tmp_path: Path, family: str
 ) -> None:
     original = network(family)
-    pruned = halve(original)
+    pruned = prune(original)
     path = tmp_path / "pruned.onnx"
     metadata = export_onnx(pruned, path)
     model = onnx.load(path)

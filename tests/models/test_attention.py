@@ -9,14 +9,16 @@ from spikingjelly.activation_based.layer.attention import (
     ChannelQKAttention,
     QKAttention,
     SpikeDrivenSelfAttention,
+    SpikingSelfAttention,
     TokenQKAttention,
 )
 from torch import nn
 
-from svitkit.models.attention import free_widths
+from svitkit.models.attention import free_widths, separate_widths
 from svitkit.models.run import forward_spikes
 
 LAYERS = {
+    "self": SpikingSelfAttention,
     "tokens": partial(QKAttention, qka_type="token"),
     "channels": partial(QKAttention, qka_type="channel"),
     "token class": TokenQKAttention,
@@ -56,15 +58,16 @@ def test_attention_of_free_width_computes_what_spikingjellys_computes(kind: str)
     model = lively(kind)
     wanted, spikes = forward_spikes(model, x)
     names = set(model.state_dict())
-    free_widths(model)
-    assert type(model.attention).__module__ == "svitkit.models.attention"
-    got, free_spikes = forward_spikes(model, x)
-    assert torch.equal(got, wanted)
-    assert set(model.state_dict()) == names
-    assert list(free_spikes) == list(spikes)
-    for name, fired in spikes.items():
-        assert 0.02 < float(fired.mean()) < 0.98
-        assert torch.equal(free_spikes[name].flatten(), fired.flatten())
+    for step in (free_widths, separate_widths):
+        step(model)
+        assert type(model.attention).__module__ == "svitkit.models.attention"
+        got, free_spikes = forward_spikes(model, x)
+        assert torch.equal(got, wanted)
+        assert set(model.state_dict()) == names
+        assert list(free_spikes) == list(spikes)
+        for name, fired in spikes.items():
+            assert 0.02 < float(fired.mean()) < 0.98
+            assert torch.equal(free_spikes[name].flatten(), fired.flatten())
 
 
 def test_a_class_derived_from_spikingjellys_is_left_alone() -> None:

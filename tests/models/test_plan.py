@@ -1,11 +1,14 @@
 """Removing channels: hand-made networks, equality with masking, and every refusal."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from spikingjelly.activation_based import layer
 from torch import nn
 
 from svitkit.errors import ConfigError, UnsupportedError
+from svitkit.manifest import from_json, to_json
 from svitkit.models.families import build_family
 from svitkit.models.liven import liven
 from svitkit.models.plan import Member, PrunedGroup, PruneGroup, PrunePlan, apply_plan, plan_sha256
@@ -118,6 +121,67 @@ def test_two_groups_cannot_own_the_same_index() -> None:
     groups = [PruneGroup(name=name, channels=6, members=chain_group().members) for name in "ab"]
     with pytest.raises(ConfigError, match="own the same index"):
         apply_plan(chain(), PrunePlan(groups=tuple(PrunedGroup(group=group, kept=(0,)) for group in groups)))
+
+
+def heads_and_widths() -> tuple[PruneGroup, PruneGroup]:
+    """Three heads of two channels in one linear layer."""
+    heads = PruneGroup(name="heads", channels=3, members=(Member(tensor="0.weight", dim=0, inner=2),))
+    widths = PruneGroup(name="widths", channels=6, blocks=3, members=(Member(tensor="0.weight", dim=0),))
+    return heads, widths
+
+
+def test_a_head_that_goes_takes_its_channels_along() -> None:
+    heads, widths = heads_and_widths()
+    model = nn.Sequential(nn.Linear(2, 6, bias=False))
+    rows = model[0].weight.detach().clone()
+    pruned = (PrunedGroup(group=heads, kept=(0, 2)), PrunedGroup(group=widths, kept=(1, 2, 4)))
+    apply_plan(model, PrunePlan(groups=pruned))
+    assert torch.equal(model[0].weight, rows[[1, 4]])
+
+
+def test_heads_that_do_not_cover_the_widths_inside_cannot_share_their_axes() -> None:
+    heads, widths = heads_and_widths()
+    widths = replace(widths, blocks=2)
+    pruned = (PrunedGroup(group=heads, kept=(0,)), PrunedGroup(group=widths, kept=(0, 3)))
+    with pytest.raises(ConfigError, match="own the same index"):
+        apply_plan(nn.Sequential(nn.Linear(2, 6)), PrunePlan(groups=pruned))
+
+
+def test_stored_integers_follow_every_group_that_names_them() -> None:
+    heads, widths = heads_and_widths()
+    model = nn.Sequential(nn.Linear(2, 6, bias=False))
+    model.width, model.heads = 6, 3
+    heads, widths = replace(heads, attributes=("heads", "width")), replace(widths, attributes=("width",))
+    pruned = (PrunedGroup(group=heads, kept=(0, 2)), PrunedGroup(group=widths, kept=(1, 2, 4)))
+    apply_plan(model, PrunePlan(groups=pruned))
+    assert (model.heads, model.width) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("stored", "says"), [(None, "stores no integer 'width'"), (True, "no integer"), (5, "would become 3.33")]
+)
+def test_an_integer_that_is_missing_or_would_become_a_fraction_is_refused(stored: object, says: str) -> None:
+    heads, _ = heads_and_widths()
+    model = nn.Sequential(nn.Linear(2, 6))
+    if stored is not None:
+        model.width = stored
+    with pytest.raises(ConfigError, match=says):
+        apply_plan(model, plan_of(replace(heads, attributes=("width",)), 0, 2))
+
+
+def test_a_plan_of_two_rounds_counts_in_what_the_first_leaves() -> None:
+    model = chain()
+    rows = model[0].weight.detach().clone()
+    first = plan_of(chain_group(), 0, 2, 3, 5)
+    second = replace(plan_of(replace(chain_group(), channels=4), 1, 3), before=first)
+    apply_plan(model, second)
+    assert torch.equal(model[0].weight, rows[[2, 5]])
+    assert from_json(to_json(second, PrunePlan), PrunePlan, source="here") == second
+
+
+def test_a_first_round_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(ConfigError, match="keeps no channel"):
+        apply_plan(chain(), replace(plan_of(chain_group(), 0), before=plan_of(chain_group())))
 
 
 def test_a_group_listed_twice_is_refused() -> None:
