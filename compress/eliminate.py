@@ -110,7 +110,8 @@ def output_scale(model: nn.Module, layer: LinearLayer) -> torch.Tensor:
     if layer.norm is None:
         return torch.ones(len(weight), dtype=torch.float64)
     norm = model.get_submodule(layer.norm)
-    assert isinstance(norm, _BatchNorm) and norm.running_var is not None
+    assert isinstance(norm, _BatchNorm)
+    assert norm.running_var is not None
     scale = 1 / (norm.running_var.double() + norm.eps).sqrt()
     return scale if norm.weight is None else scale * norm.weight.detach().double()
 

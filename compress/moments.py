@@ -18,10 +18,12 @@ class Moments:
     Attributes:
         mean: (features,) float64.
         covariance: (features, features) float64.
+        rows: how many there were.
     """
 
     mean: torch.Tensor
     covariance: torch.Tensor
+    rows: int
 
 
 class _Sums:
@@ -36,7 +38,7 @@ class _Sums:
 
     def moments(self) -> Moments:
         mean = self.first / self.rows
-        return Moments(mean=mean, covariance=self.second / self.rows - torch.outer(mean, mean))
+        return Moments(mean=mean, covariance=self.second / self.rows - torch.outer(mean, mean), rows=self.rows)
 
 
 def input_moments(

@@ -188,9 +188,10 @@ class _Compression:
                 model,
                 self.data,
                 self.validation,
+                teacher=self.checkpoint.model,
                 options=finetune_options(
                     self.options.finetune_epochs,
-                    timesteps=self.timesteps,
+                    spec=self.checkpoint.spec,
                     seed=self.options.seed,
                     samples=len(self.data.train),
                 ),

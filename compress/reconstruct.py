@@ -5,6 +5,8 @@ what the original network's layer gave out on what the pruned network's layer no
 
     W = argmin |Y - X W^T - b|^2 / rows + damping * mean(diag(cov X)) * |W - W0|^2
 
+(damped more where there are fewer than ``SCARCE`` rows a feature).
+
 No labels and no gradients are needed; errors of earlier layers are seen and partly undone by later ones. A regression
 gives out less variance than it was asked for; the batch norm behind the layer restores the share ``restored`` of it, so
 that neurons go on firing as often as before.
@@ -37,6 +39,7 @@ from svitkit.compress.moments import Moments
 from svitkit.models.plan import PrunePlan
 
 DAMPING = 1e-2
+SCARCE = 10
 RESTORED = 1.0
 ROWS = 8192
 LEAST_VARIANCE = 1e-3
@@ -95,8 +98,11 @@ class Reconstruction:
         x = x - mean_x.float()
         second = (x.T @ x).double() / len(x)
         mixed = (x.T @ (y - mean_y).float()).double() / len(x)
-        moments = _Regression(second=second, mixed=mixed, mean_x=mean_x, mean_y=mean_y, variance=y.var(0))
-        moments.solve_into(model, layer)
+        variance = y.var(0, correction=0)
+        regression = _Regression(
+            second=second, mixed=mixed, mean_x=mean_x, mean_y=mean_y, variance=variance, rows=len(x)
+        )
+        regression.solve_into(model, layer)
 
     def _inputs(self, model: nn.Module, name: str) -> torch.Tensor:
         found: list[torch.Tensor] = []
@@ -153,6 +159,7 @@ class Compensation:
             mean_x=moments.mean[stay],
             mean_y=weight @ moments.mean,
             variance=(weight @ moments.covariance * weight).sum(1),
+            rows=moments.rows,
             biased=True,
         )
         regression.solve_into(model, layer)
@@ -188,6 +195,7 @@ class _Regression:
         mean_x: (features,).
         mean_y: (outputs,), of the wanted outputs; without the layer's bias if ``biased``.
         variance: (outputs,), of the wanted outputs.
+        rows: how many rows all this was measured on.
         biased: whether the layer's own bias is to be added to ``mean_y``.
     """
 
@@ -196,6 +204,7 @@ class _Regression:
     mean_x: torch.Tensor
     mean_y: torch.Tensor
     variance: torch.Tensor
+    rows: int
     biased: bool = False
 
     def solve_into(self, model: nn.Module, layer: LinearLayer) -> None:
@@ -208,7 +217,7 @@ class _Regression:
         if norm is None and bias is None:  # no place for an intercept: fit the products, not the deviations
             second = second + torch.outer(self.mean_x, self.mean_x)
             mixed = mixed + torch.outer(self.mean_x, self.mean_y)
-        damping = DAMPING * second.diagonal().mean().clamp_min(1e-12)
+        damping = DAMPING * max(1.0, SCARCE * len(second) / self.rows) * second.diagonal().mean().clamp_min(1e-12)
         ridge = second + damping * torch.eye(len(second), dtype=torch.float64)
         weight = torch.linalg.solve(ridge, mixed + damping * old.flatten(1).T).T
         intercept = self.mean_y - weight @ self.mean_x

@@ -28,6 +28,7 @@ from svitkit.models.fused_lif import fused_neurons
 from svitkit.models.run import forward_logits
 from svitkit.presets import FitOptions
 
+TEMPERATURE = 2.0
 SAVE_SECONDS = 120.0
 
 
@@ -77,6 +78,7 @@ def fit(
     dataset: Dataset,
     options: FitOptions,
     *,
+    teacher: nn.Module | None = None,
     report: Report | None = None,
     state: Path | None = None,
 ) -> FitResult:
@@ -86,6 +88,8 @@ def fit(
         model: the network, fresh or trained, pruned or whole.
         dataset: the data.
         options: how.
+        teacher: a network for the same data whose answers are learned along with the labels, by the share
+            ``options.distillation``; in evaluation mode.
         report: told after every step.
         state: file that the state is written to every two minutes and after every epoch, and continued from if it
             exists. It is left for the caller to remove.
@@ -97,7 +101,7 @@ def fit(
         ConfigError: the loss is not finite, or the state file belongs to another training.
     """
     with _fast(model):
-        run = _Run(model, dataset, options)
+        run = _Run(model, dataset, options, teacher)
         if state is not None and state.exists():
             run.load(state)
         saved = time.monotonic()
@@ -132,8 +136,10 @@ def _fast(model: nn.Module) -> Iterator[None]:
 class _Run:
     """One training under way: weights, optimizer, and the best epoch so far."""
 
-    def __init__(self, model: nn.Module, dataset: Dataset, options: FitOptions) -> None:
-        self.model, self.dataset, self.options = model, dataset, options
+    def __init__(
+        self, model: nn.Module, dataset: Dataset, options: FitOptions, teacher: nn.Module | None = None
+    ) -> None:
+        self.model, self.dataset, self.options, self.teacher = model, dataset, options, teacher
         if not len(dataset.validation):
             raise ConfigError(f"data '{dataset.name}' has no validation split to choose the best epoch on.")
         if len(dataset.train) < 2:
@@ -175,6 +181,8 @@ class _Run:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.options.bf16):
             logits = forward_logits(self.model, x)
         loss = F.cross_entropy(logits.float(), y, label_smoothing=self.options.label_smoothing)
+        if self.teacher is not None and self.options.distillation:
+            loss = torch.lerp(loss, self._distance(logits.float(), x), self.options.distillation)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ConfigError(
@@ -185,6 +193,25 @@ class _Run:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.options.max_gradient_norm)
         self.optimizer.step()
         return value
+
+    def _distance(self, logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Returns how far answers are from the teacher's: Kullback-Leibler divergence, both softened.
+
+        Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015, section 2.
+        """
+        assert self.teacher is not None
+        device = device_of(self.model)
+        with (
+            torch.no_grad(),
+            fused_neurons(self.teacher),
+            torch.autocast(device.type, torch.bfloat16, enabled=self.options.bf16),
+        ):
+            wanted = forward_logits(self.teacher, x).float()
+        soft = TEMPERATURE
+        divergence = F.kl_div(
+            F.log_softmax(logits / soft, 1), F.log_softmax(wanted / soft, 1), reduction="batchmean", log_target=True
+        )
+        return divergence * soft**2
 
     def judge(self) -> None:
         """Measures the validation split and keeps the weights if no epoch was better; of equals the later one.

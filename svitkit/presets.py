@@ -26,6 +26,7 @@ class FitOptions:
         weight_decay: of AdamW.
         warmup_epochs: passes during which the learning rate rises from zero.
         label_smoothing: share of a label given to all classes alike, 0..1.
+        distillation: share of the loss that a teacher's answers have, where there is a teacher.
         max_gradient_norm: longer gradients are scaled down to it.
         shift_pixels: images are moved by up to that many pixels along each axis.
         rotate_degrees: images are turned by up to that angle to either side.
@@ -43,6 +44,7 @@ class FitOptions:
     weight_decay: float = Field(default=0.05, ge=0)
     warmup_epochs: float = Field(default=2.0, ge=0)
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    distillation: float = Field(default=0.5, ge=0, le=1)
     max_gradient_norm: float = Field(default=5.0, gt=0)
     shift_pixels: int = Field(default=0, ge=0)
     rotate_degrees: float = Field(default=0.0, ge=0)

@@ -1,0 +1,71 @@
+"""What a network costs, layer by layer, so that a plan's saving is known without building it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from svitkit.models.plan import PrunePlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """One layer's cost.
+
+    Attributes:
+        weights: the part that shrinks with inputs and outputs (bytes of weights, multiply-accumulates, time).
+        outputs: the part that shrinks with outputs alone (biases, neurons, attention).
+    """
+
+    weights: float
+    outputs: float = 0.0
+
+
+class LayerCosts:
+    """The cost of plans, from the shares of every layer that they leave."""
+
+    def __init__(self, model: nn.Module, costs: Mapping[str, LayerCost]) -> None:
+        """Keeps sizes and costs.
+
+        Args:
+            model: the network before the search.
+            costs: by layer; layers that are not named cost nothing, or the same whatever is pruned.
+        """
+        self._costs = {f"{name}.weight": cost for name, cost in costs.items()}
+        self._shapes = {
+            f"{name}.weight": tuple(model.get_submodule(name).get_parameter("weight").shape) for name in costs
+        }
+        self.total = sum(cost.weights + cost.outputs for cost in costs.values())
+
+    def of(self, plan: PrunePlan) -> float:
+        """Returns what the network costs after a plan, in the unit of the layers' costs."""
+        left = {name: [1.0] * len(shape) for name, shape in self._shapes.items()}
+        for pruned in plan.groups:
+            gone = pruned.group.channels - len(pruned.kept)
+            for member in pruned.group.members:
+                if member.tensor in left:
+                    shape = self._shapes[member.tensor]
+                    left[member.tensor][member.dim] -= gone * member.inner * len(member.offsets) / shape[member.dim]
+        total = 0.0
+        for name, cost in self._costs.items():
+            outputs, *others = left[name]
+            inputs = others[0] if others else 1.0
+            total += cost.weights * outputs * inputs + cost.outputs * outputs
+        return total
+
+
+def memory_costs(model: nn.Module, counts: Mapping[str, int]) -> dict[str, LayerCost]:
+    """Returns the parameters of every layer that has weights, with the bias that a folded batch norm leaves.
+
+    Args:
+        model: the network.
+        counts: deployed parameters by layer (``svitkit.models.size.layer_parameters``).
+    """
+    costs = {}
+    for name, count in counts.items():
+        weight = getattr(model.get_submodule(name), "weight", None)
+        if weight is not None:
+            costs[name] = LayerCost(weights=weight.numel(), outputs=count - weight.numel())
+    return costs
