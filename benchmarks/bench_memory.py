@@ -29,7 +29,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.network_files import Files, write_files
+from benchmarks.network_files import Files, Frames, write_files
 from benchmarks.networks import BenchNetwork, load_network, network_names
 from benchmarks.peers import first_line, quantized
 from svitkit.boards.board import load_board
@@ -162,10 +162,20 @@ def run_bundle(files: Files, onnx: Path) -> Runner:
     Raises:
         RunError: the program failed, or the kernel does not tell it how much memory it uses.
     """
-    bundle, inputs = files.work / f"bundle-{onnx.stem}", files.work / "input.bin"
+    bundle = files.work / f"bundle-{onnx.stem}"
     build_bundle(onnx, load_board("host"), bundle, golden=files.inputs[:1])
-    files.inputs.tofile(inputs)
-    count = str(len(files.inputs))
+    return run_program(bundle, files.inputs)
+
+
+def run_program(bundle: Path, frames: Frames) -> Runner:
+    """Runs a bundle's own program on inputs (N, *input shape) float32.
+
+    Raises:
+        RunError: the program failed, or the kernel does not tell it how much memory it uses.
+    """
+    inputs = bundle.with_name(f"{bundle.name}-input.bin")
+    frames.tofile(inputs)
+    count = str(len(frames))
     limits = ["--warmup", "0", "--repeat", count, "--min-time-s", "0"]
     report = parse_report(_output([bundle / "svit-run", bundle, "--input", inputs, "--count", count, *limits]))
     if report.vm_hwm_bytes is None or report.private_bytes is None:

@@ -9,7 +9,7 @@ preset NAME is refused, because the command in the zoo would not make it again.
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from svitkit.data.load import load_data
 from svitkit.errors import ConfigError, SvitError
 from svitkit.models.checkpoint import WEIGHTS_NAME, Checkpoint, load_checkpoint, save_checkpoint
 from svitkit.models.spec import match_dataset
-from svitkit.presets import find_preset
+from svitkit.presets import FitOptions, find_preset
 
 README = """# {name}
 
@@ -52,7 +52,7 @@ def pack(source: Path, data: str, zoo: Path) -> Path:
     checkpoint = load_checkpoint(source)
     told = checkpoint.spec.provenance
     name = str(told["architecture"])
-    if told["options"] != asdict(find_preset(name).fit):
+    if FitOptions(**told["options"]) != find_preset(name).fit:
         raise ConfigError(f"'{source}' was trained with other options than '{name}' has. Train it again without any.")
     out = zoo / name
     save_checkpoint(out, checkpoint.model, checkpoint.spec, dtype="float16")
