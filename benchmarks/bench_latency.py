@@ -1,7 +1,7 @@
 """How long one inference takes: svitkit beside torch eager, ONNX Runtime and OpenVINO, in one process.
 
     python benchmarks/bench_latency.py --network spikformer-4-384 --rate 0.15 [--threads 1] [--images 8] [--rounds 5]
-        [--seed 0] [--plot SVG] [--markdown] [--json]
+        [--seed 0] [--data KIND:PATH] [--plot SVG] [--markdown] [--json]
 
 ``--network`` and ``--rate`` may be given several times: every network runs at every rate.
 
@@ -141,6 +141,7 @@ def main(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of every runtime.")] = 1,
     images: Annotated[int, typer.Option(min=1, help="Different inputs.")] = 8,
+    data: Annotated[str | None, typer.Option(help="Of a network of the zoo, where it needs a path.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often every input is timed.")] = 5,
     seed: Annotated[int, typer.Option(help="Of random weights and inputs.")] = 0,
     picture: Annotated[Path | None, typer.Option("--plot", help="Also draws the medians into this file.")] = None,
@@ -155,7 +156,8 @@ def main(
     torch.set_num_threads(threads)
     for name, asked in runs:
         try:
-            loaded = load_network(name, rate=asked, images=images, seed=seed)
+            own = data if name in ZOO else None
+            loaded = load_network(name, rate=asked, images=images, seed=seed, data=own)
             results.append(measure(loaded, threads=threads, rounds=rounds))
         except SvitError as error:
             print(f"error: {error}", file=sys.stderr)

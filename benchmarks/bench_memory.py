@@ -1,6 +1,7 @@
 """How much memory one inference needs at its peak: svitkit beside ONNX Runtime and torch, each in its own process.
 
-    python benchmarks/bench_memory.py --network spikformer-4-384 [--rate 0.15] [--images 4] [--json]
+    python benchmarks/bench_memory.py --network spikformer-4-384 [--rate 0.15] [--images 4]
+        [--data KIND:PATH] [--json]
 
 Every process reads its own ``VmHWM`` after a few inferences, batch 1, one thread. svitkit is ``svit-run`` on the
 bundles with float32, int8 and int4 weights, which the figures ``weights``, ``states`` and ``workspace`` of their memory
@@ -247,12 +248,13 @@ def main(
     network: Annotated[str, typer.Option(help=f"One of {', '.join(network_names())}.")] = "spikformer-4-384",
     rate: Annotated[float | None, typer.Option(help="Spikes per neuron and time step; 0.15 by default.")] = None,
     images: Annotated[int, typer.Option(min=1, help="Different inputs, each run once.")] = 4,
+    data: Annotated[str | None, typer.Option(help="Of a network of the zoo, where it needs a path.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Prints one JSON object.")] = False,
 ) -> None:
     """Measures the processes and prints a table, or one JSON object."""
     torch.set_num_threads(1)
     try:
-        result = measure(load_network(network, rate=rate, images=images))
+        result = measure(load_network(network, rate=rate, images=images, data=data))
     except SvitError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

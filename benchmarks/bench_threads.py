@@ -1,7 +1,7 @@
 """How much faster svitkit is on two threads than on one.
 
     python benchmarks/bench_threads.py --network spikformer-4-384 --rate 0.15 [--threads 2] [--images 8] [--rounds 5]
-        [--seed 0] [--json]
+        [--seed 0] [--data KIND:PATH] [--json]
 
 One process, batch 1, for float32, int8 and int4 weights. Each bundle is loaded twice, for one thread and for several;
 the sessions take turns as the runtimes of ``bench_latency.py`` do. ``speedup`` is the ratio of the medians. Before
@@ -132,6 +132,7 @@ def main(
     rate: Annotated[float | None, typer.Option(help="Spikes per neuron and time step; 0.15 by default.")] = None,
     threads: Annotated[int, typer.Option(min=2, help="To compare with one.")] = 2,
     images: Annotated[int, typer.Option(min=1, help="Different inputs.")] = 8,
+    data: Annotated[str | None, typer.Option(help="Of a network of the zoo, where it needs a path.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often every input is timed.")] = 5,
     seed: Annotated[int, typer.Option(help="Of random weights and inputs.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Prints one JSON object.")] = False,
@@ -139,7 +140,9 @@ def main(
     """Times one thread beside several and prints a table, or one JSON object."""
     torch.set_num_threads(1)
     try:
-        result = measure(load_network(network, rate=rate, images=images, seed=seed), threads=threads, rounds=rounds)
+        result = measure(
+            load_network(network, rate=rate, images=images, seed=seed, data=data), threads=threads, rounds=rounds
+        )
     except SvitError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -25,6 +25,7 @@ from svitkit.models.families import build_family
 from svitkit.models.run import example_input
 from svitkit.models.size import parameter_bytes
 from svitkit.models.spec import ModelSpec, match_dataset
+from svitkit.presets import data_of
 from svitkit.zoo import ZOO
 
 TIMESTEPS = 4
@@ -51,8 +52,6 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
         {**_CIFAR, "embed_dims": 384, "num_heads": (3, 6, 6), "mlp_ratio": 4.0, "depths": (1, 1, 2)},
     ),
 }
-# Name of the zoo -> the data whose test images it is timed on.
-ZOO_DATA = {"digits-spikformer": "digits"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +81,9 @@ def network_names() -> tuple[str, ...]:
     return (*NETWORKS, *ZOO)
 
 
-def load_network(name: str, *, rate: float | None = None, images: int = 8, seed: int = 0) -> BenchNetwork:
+def load_network(
+    name: str, *, rate: float | None = None, images: int = 8, seed: int = 0, data: str | None = None
+) -> BenchNetwork:
     """Builds a network of the benchmarks.
 
     Args:
@@ -91,16 +92,20 @@ def load_network(name: str, *, rate: float | None = None, images: int = 8, seed:
             shall fire, 0.15 if None; networks of the zoo fire as they do, and take None.
         images: number of different inputs.
         seed: of weights and inputs.
+        data: of a network of the zoo, as svitkit's ``--data`` takes them; None for digits.
 
     Raises:
-        ConfigError: the name is unknown, the rate is out of range, or a network of the zoo is given one.
+        ConfigError: the name is unknown, the rate is out of range, a network of the zoo is given one or lacks data, or
+            a random network is given data.
     """
     if name in ZOO:
         if rate is not None:
             raise ConfigError(f"'{name}' is trained and fires as it does: leave the rate away.")
-        return _zoo_network(name, images)
+        return _zoo_network(name, images, data_of(name, data))
     if name not in NETWORKS:
         raise unknown_name("network", name, network_names())
+    if data is not None:
+        raise ConfigError(f"'{name}' has random weights and sees random input: leave the data away.")
     family, arguments = NETWORKS[name]
     rate = DEFAULT_RATE if rate is None else rate
     return random_network(name, family, arguments, rate=rate, images=images, seed=seed)
@@ -158,10 +163,10 @@ def _spec(family: str, arguments: dict[str, Any]) -> ModelSpec:
     )
 
 
-def _zoo_network(name: str, images: int) -> BenchNetwork:
+def _zoo_network(name: str, images: int, data: str) -> BenchNetwork:
     checkpoint = load_checkpoint(ZOO[name])
     spec = checkpoint.spec
-    dataset = match_dataset(load_data(ZOO_DATA[name], timesteps=spec.timesteps), spec)
+    dataset = match_dataset(load_data(data, timesteps=spec.timesteps), spec)
     inputs, _ = next(batches(dataset, "test", batch_size=images, timesteps=spec.timesteps, limit=images))
     rates = firing_rates(checkpoint.model, inputs)
     return BenchNetwork(name=name, checkpoint=checkpoint, inputs=inputs, rate=None, rates=rates)

@@ -89,7 +89,11 @@ def test_the_spikformer_has_the_published_number_of_parameters():
     assert round(parameters / 1e6, 1) == 9.3
 
 
-def test_every_network_of_the_zoo_has_data():
-    from benchmarks.networks import ZOO_DATA
-
-    assert set(ZOO_DATA) == set(ZOO)
+def test_a_network_of_the_zoo_asks_for_the_data_that_it_is_made_for(monkeypatch):
+    monkeypatch.setitem(ZOO, "fashion-sdt", ZOO["digits-spikformer"])
+    with pytest.raises(ConfigError, match=r"--data fashion-mnist:PATH"):
+        load_network("fashion-sdt")
+    with pytest.raises(ConfigError, match="leave the data away"):
+        load_network("qkformer", data="digits")
+    given, default = (load_network("digits-spikformer", images=2, data=data) for data in ("digits", None))
+    assert torch.equal(given.inputs, default.inputs)

@@ -257,3 +257,23 @@ def test_a_directory_with_other_files_is_refused_and_left_alone(
     with pytest.raises(ConfigError, match=r"thesis\.tex"):
         compress_model(checkpoint, digits, tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_settings_reach_the_search_and_a_residual_width_can_be_pruned(
+    checkpoint: Checkpoint, digits: Dataset, tmp_path: Path
+) -> None:
+    settings = {"residual_widths": True, "rates": (0.5,), "stop_at_saving": False}
+    options = {**LOOSE, "limit": 8, "settings": settings}
+    result = compress_model(checkpoint, digits, tmp_path / "out", **options)
+    groups = {group.name: group for group in result.report.groups}
+    stream = groups["patch_embed.stages.3.conv_bn.block.0"]
+    assert (stream.channels_before, stream.channels_after, stream.decision) == (32, 16, "pruned")
+    assert {point.ratio for group in groups.values() for point in group.sweep} == {0.5}
+    assert result.report.settings.residual_widths
+    assert [(c.budget, c.accepted) for c in result.report.candidates] == [(1.0, True)]
+    assert result.report.candidates[0].saving == result.report.memory_saving > 0.6
+    assert sorted(group.order for group in groups.values() if group.order) == list(range(1, len(groups) + 1))
+    x = probe(checkpoint.spec)
+    with torch.no_grad():
+        loaded = load_checkpoint(tmp_path / "out").model
+        assert torch.equal(forward_logits(loaded, x), forward_logits(result.checkpoint.model, x))
