@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from svitkit.models.plan import PrunePlan
+from svitkit.models.run import forward_logits
+from svitkit.models.size import trace_calls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +73,44 @@ def memory_costs(model: nn.Module, counts: Mapping[str, int]) -> dict[str, Layer
         if weight is not None:
             costs[name] = LayerCost(weights=weight.numel(), outputs=count - weight.numel())
     return costs
+
+
+def macs_costs(model: nn.Module, x: torch.Tensor) -> dict[str, LayerCost]:
+    """Returns the dense multiply-accumulates of every layer with weights, over all time steps.
+
+    Products of activations (attention) are counted with the first layer of the module that they run in, as a part that
+    shrinks with its outputs.
+
+    Args:
+        model: the network, in evaluation mode.
+        x: (T, 1, C, H, W) float32, any input of the right shape.
+    """
+    products: dict[str, float] = {}
+    for name, module, _, got in trace_calls(model, x):
+        weight = getattr(module, "weight", None)
+        if weight is not None and weight.ndim >= 2:
+            products[name] = products.get(name, 0.0) + got.numel() * weight[0].numel()
+    counter = FlopCounterMode(mods=model, display=False)
+    with torch.no_grad(), counter:
+        forward_logits(model, x)
+    attention = _own_products(counter, type(model).__name__)
+    beside: dict[str, float] = {}
+    for inside, count in attention.items():
+        first = next((name for name in products if name.startswith(inside)), next(iter(products)))
+        beside[first] = beside.get(first, 0.0) + count
+    return {name: LayerCost(weights=count, outputs=beside.get(name, 0.0)) for name, count in products.items()}
+
+
+def _own_products(counter: FlopCounterMode, root: str) -> dict[str, float]:
+    """Returns the multiply-accumulates of batched matrix products by the innermost module that they run in."""
+    counts = {
+        name: sum(count for operator, count in found.items() if "bmm" in str(operator)) / 2
+        for name, found in counter.get_flop_counts().items()
+        if name == root or name.startswith(f"{root}.")
+    }
+    own = dict(counts)
+    for name, count in counts.items():
+        around = [other for other in counts if name.startswith(f"{other}.")]
+        if around:
+            own[max(around, key=len)] -= count
+    return {name.partition(".")[2]: count for name, count in own.items() if count > 0}

@@ -118,11 +118,11 @@ def output_rows(layer: nn.Module, y: torch.Tensor, take: Take) -> torch.Tensor:
     return y[take(len(y))]
 
 
-def chooser(layer: str, batch: int, rows: int) -> Take:
-    """Returns a choice of at most ``rows`` rows that is the same whenever layer and batch are."""
+def chooser(layer: str, rows: int) -> Take:
+    """Returns a choice of at most ``rows`` rows that is the same whenever the layer is."""
 
     def take(count: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{layer} {batch}".encode()))
+        generator = torch.Generator().manual_seed(zlib.crc32(layer.encode()))
         return torch.randperm(count, generator=generator)[:rows]
 
     return take
@@ -139,16 +139,7 @@ def hooked(handles: Iterable[torch.utils.hooks.RemovableHandle]) -> Iterator[Non
             handle.remove()
 
 
-def run_inputs(model: nn.Module, inputs: Sequence[torch.Tensor]) -> Iterator[int]:
-    """Runs a network over batches without gradients; yields the number of each batch before it runs."""
+def run_once(model: nn.Module, inputs: torch.Tensor) -> None:
+    """Runs a network for its hooks, without gradients."""
     with torch.no_grad(), fused_neurons(model):
-        for batch, x in enumerate(inputs):
-            yield batch
-            try:
-                forward_logits(model, x)
-            except EnoughSeen:
-                continue
-
-
-class EnoughSeen(Exception):  # noqa: N818 (no error: a hook ends a forward pass that nobody needs any more)
-    """Raised by a hook when the rest of the forward pass is of no interest."""
+        forward_logits(model, inputs)

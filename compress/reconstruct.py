@@ -26,14 +26,13 @@ from torch import nn
 from svitkit.compress.eliminate import member_features
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.layer_rows import (
-    EnoughSeen,
     LinearLayer,
     chooser,
     hooked,
     input_rows,
     linear_layers,
     output_rows,
-    run_inputs,
+    run_once,
 )
 from svitkit.compress.moments import Moments
 from svitkit.models.plan import PrunePlan
@@ -48,36 +47,29 @@ LEAST_VARIANCE = 1e-3
 class Reconstruction:
     """Fits a pruned network's layers to the original's outputs; a repair of candidates."""
 
-    def __init__(self, model: nn.Module, inputs: Sequence[torch.Tensor], *, rows: int = ROWS) -> None:
+    def __init__(self, model: nn.Module, inputs: torch.Tensor, *, rows: int = ROWS) -> None:
         """Runs the original network once.
 
         Args:
             model: the network before the search, in evaluation mode; it is not kept.
-            inputs: batches of (T, B, C, H, W) float32, images of the training split.
-            rows: about so many rows are fitted in each layer.
+            inputs: (T, N, C, H, W) float32, images of the training split; they run as one batch.
+            rows: so many rows are fitted in each layer.
         """
-        self.inputs = inputs
-        self.layers = linear_layers(model, inputs[0][:, :1])
-        self.rows = -(-rows // len(inputs))
-        self.wanted = self._outputs(model)
-
-    def _outputs(self, model: nn.Module) -> dict[str, torch.Tensor]:
-        found: dict[str, list[torch.Tensor]] = {layer.name: [] for layer in self.layers}
-        batch = 0
+        self.inputs, self.rows = inputs, rows
+        self.layers = {layer.name: layer for layer in linear_layers(model, inputs[:, :1])}
+        self.wanted: dict[str, torch.Tensor] = {}
 
         def watch(name: str) -> torch.utils.hooks.RemovableHandle:
             def hook(module: nn.Module, given: tuple[torch.Tensor, ...], got: torch.Tensor) -> None:
-                found[name].append(output_rows(module, got, chooser(name, batch, self.rows)))
+                self.wanted[name] = output_rows(module, got, chooser(name, rows))
 
             return model.get_submodule(name).register_forward_hook(hook)
 
-        with hooked(watch(layer.name) for layer in self.layers):
-            for number in run_inputs(model, self.inputs):
-                batch = number
-        return {name: torch.cat(rows) for name, rows in found.items()}
+        with hooked(watch(name) for name in self.layers):
+            run_once(model, inputs)
 
     def __call__(self, model: nn.Module, plan: PrunePlan) -> None:
-        """Repairs a network in place.
+        """Repairs a network in place, in one forward pass: each layer is fitted when its input arrives.
 
         Args:
             model: the original network without the channels that ``plan`` removes.
@@ -85,15 +77,23 @@ class Reconstruction:
         """
         removed = removed_outputs(plan)
         read = {member.tensor for pruned in plan.groups for member in pruned.group.members if member.dim == 1}
-        names = [layer.name for layer in self.layers]
+        names = list(self.layers)
         first = next((at for at, name in enumerate(names) if f"{name}.weight" in read), len(names))
-        for layer in self.layers[first:]:
-            self._fit(model, layer, removed.get(f"{layer.name}.weight", set()))
 
-    def _fit(self, model: nn.Module, layer: LinearLayer, removed: set[int]) -> None:
+        def watch(name: str) -> torch.utils.hooks.RemovableHandle:
+            def hook(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+                rows = input_rows(module, given[0], chooser(name, self.rows))
+                self._fit(model, self.layers[name], rows, removed.get(f"{name}.weight", set()))
+
+            return model.get_submodule(name).register_forward_pre_hook(hook)
+
+        with hooked(watch(name) for name in names[first:]):
+            run_once(model, self.inputs)
+
+    def _fit(self, model: nn.Module, layer: LinearLayer, x: torch.Tensor, removed: set[int]) -> None:
         wanted = self.wanted[layer.name]
         kept = [channel for channel in range(wanted.shape[1]) if channel not in removed]
-        y, x = wanted[:, kept].double(), self._inputs(model, layer.name)
+        y = wanted[:, kept].double()
         mean_x, mean_y = x.mean(0).double(), y.mean(0)
         x = x - mean_x.float()
         second = (x.T @ x).double() / len(x)
@@ -103,19 +103,6 @@ class Reconstruction:
             second=second, mixed=mixed, mean_x=mean_x, mean_y=mean_y, variance=variance, rows=len(x)
         )
         regression.solve_into(model, layer)
-
-    def _inputs(self, model: nn.Module, name: str) -> torch.Tensor:
-        found: list[torch.Tensor] = []
-        batch = 0
-
-        def hook(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-            found.append(input_rows(module, given[0], chooser(name, batch, self.rows)))
-            raise EnoughSeen
-
-        with hooked([model.get_submodule(name).register_forward_pre_hook(hook)]):
-            for number in run_inputs(model, self.inputs):
-                batch = number
-        return torch.cat(found)
 
 
 class Compensation:

@@ -6,7 +6,8 @@ import pytest
 
 from svitkit.compress.groups import find_groups
 from svitkit.compress.importance import filter_norms, keep_strongest
-from svitkit.compress.layer_costs import LayerCost, LayerCosts, memory_costs
+from svitkit.compress.layer_costs import LayerCost, LayerCosts, macs_costs, memory_costs
+from svitkit.macs import count_macs
 from svitkit.models.plan import PrunePlan, apply_plan
 from svitkit.models.run import example_input
 from svitkit.models.size import FLOAT32_BYTES, layer_parameters, parameter_bytes
@@ -27,6 +28,21 @@ def test_the_memory_of_a_plan_is_that_of_the_network_built_from_it(family: str, 
     apply_plan(smaller, plan)
     assert costs.of(PrunePlan()) == costs.total == parameter_bytes(checkpoint.model, x) / FLOAT32_BYTES
     assert costs.of(plan) == pytest.approx(parameter_bytes(smaller, x) / FLOAT32_BYTES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_multiply_accumulates_of_a_plan_are_those_of_the_network_built_from_it(family: str) -> None:
+    checkpoint = firing_checkpoint(family)
+    x = example_input(checkpoint.spec)
+    groups = [found for found in find_groups(checkpoint.model, x, residual_widths=True) if found.prunable]
+    choices = [keep_strongest(g.group, filter_norms(checkpoint.model, g), 0.5, multiple=2) for g in groups]
+    plan = PrunePlan(groups=tuple(choice for choice in choices if choice is not None))
+    costs = LayerCosts(checkpoint.model, macs_costs(checkpoint.model, x))
+    smaller = copy.deepcopy(checkpoint.model)
+    apply_plan(smaller, plan)
+    assert costs.total == count_macs(checkpoint.model, x)
+    assert costs.of(plan) == pytest.approx(count_macs(smaller, x), rel=0.02)
+    assert count_macs(smaller, x) < 0.5 * costs.total
 
 
 def test_the_part_of_the_outputs_does_not_shrink_with_the_inputs() -> None:

@@ -18,32 +18,32 @@ from svitkit.models.spec import ModelSpec
 from tests.compress.networks import FAMILIES, firing_checkpoint
 
 
-def _inputs(spec: ModelSpec, batches: int = 3, seed: int = 5) -> list[torch.Tensor]:
+def _inputs(spec: ModelSpec, images: int = 48, seed: int = 5) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(spec.timesteps, 16, *spec.input_shape, generator=generator) for _ in range(batches)]
+    return torch.randn(spec.timesteps, images, *spec.input_shape, generator=generator)
 
 
-def _measured(model: nn.Module, inputs: list[torch.Tensor]) -> tuple[list[FoundGroup], dict[str, Moments]]:
-    groups = [found for found in find_groups(model, inputs[0][:, :1], residual_widths=True) if found.prunable]
+def _measured(model: nn.Module, inputs: torch.Tensor) -> tuple[list[FoundGroup], dict[str, Moments]]:
+    groups = [found for found in find_groups(model, inputs[:, :1], residual_widths=True) if found.prunable]
     return groups, input_moments(model, sorted(readers(groups)), inputs, rows=4000)
 
 
-def _plan(model: nn.Module, inputs: list[torch.Tensor], share: float) -> PrunePlan:
+def _plan(model: nn.Module, inputs: torch.Tensor, share: float) -> PrunePlan:
     groups, moments = _measured(model, inputs)
-    layers = {layer.name: layer for layer in linear_layers(model, inputs[0][:, :1])}
+    layers = {layer.name: layer for layer in linear_layers(model, inputs[:, :1])}
     kept = (eliminate(model, g, layers, moments).keep(int(g.group.channels * share)) for g in groups)
     return PrunePlan(groups=tuple(pruned for pruned in kept if pruned is not None))
 
 
-def _distance(model: nn.Module, other: nn.Module, inputs: list[torch.Tensor]) -> float:
+def _distance(model: nn.Module, other: nn.Module, inputs: torch.Tensor) -> float:
     with torch.no_grad():
-        return sum(float((forward_logits(model, x) - forward_logits(other, x)).square().mean()) for x in inputs)
+        return float((forward_logits(model, inputs) - forward_logits(other, inputs)).square().mean())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_repaired_network_is_closer_to_the_original_on_images_it_has_not_seen(family: str) -> None:
     checkpoint = firing_checkpoint(family)
-    seen, unseen = _inputs(checkpoint.spec, 8), _inputs(checkpoint.spec, 2, seed=9)
+    seen, unseen = _inputs(checkpoint.spec, 128), _inputs(checkpoint.spec, 32, seed=9)
     plan = _plan(checkpoint.model, seen, 0.5)
     pruned = copy.deepcopy(checkpoint.model)
     apply_plan(pruned, plan)
@@ -107,9 +107,9 @@ def test_a_channel_that_repeats_another_is_replaced_exactly(
         if normed:
             model.norm.running_mean.fill_(0.3)
             model.norm.running_var.fill_(0.5)
-    inputs = [torch.randn(2, 64, 1, 2, 2) for _ in range(2)]
+    inputs = torch.randn(2, 128, 1, 2, 2)
     groups, moments = _measured(model, inputs)
-    layers = {layer.name: layer for layer in linear_layers(model, inputs[0])}
+    layers = {layer.name: layer for layer in linear_layers(model, inputs[:, :1])}
     pruned = eliminate(model, groups[0], layers, moments).keep(7)
     assert pruned is not None
     plan = PrunePlan(groups=(pruned,))
