@@ -8,7 +8,7 @@ from itertools import product
 from math import prod
 
 from svitkit.compress.axes import Axis, Piece, extent, undivided, whole
-from svitkit.compress.trace import TracedAxes
+from svitkit.compress.trace import OUTPUT, TracedAxes
 from svitkit.models.plan import Member, PruneGroup
 
 MOST_OF_A_NAME = 100
@@ -56,7 +56,8 @@ _Spot = tuple[str, int, _Chain]
 def collect(traced: TracedAxes, *, heads: bool) -> list[Candidate]:
     """Lists the widths between layers in the order of execution, heads joined with what is inside a head.
 
-    A width between layers is produced by one, and read by another or summed over, as that of q and k is.
+    A width between layers is produced by one, and read by another or summed over, as that of q and k is. Where an
+    operator fixes a layer's width, so that no reader is known, that is listed too, except for the network's output.
 
     Args:
         traced: the axes of all parameters.
@@ -69,7 +70,7 @@ def collect(traced: TracedAxes, *, heads: bool) -> list[Candidate]:
                 for piece in chain.pieces:
                     spots.setdefault(piece, []).append((tensor, dim, chain))
     read = {*_pieces(traced, traced.roles.consuming), *undivided(traced.roles.summed)}
-    between = [piece for piece in _pieces(traced, traced.roles.producing) if piece in read]
+    between = [piece for role in traced.roles.producing for piece in _between(traced, role, read)]
     runs = {piece: _run(piece, spots[piece]) for piece in between}
     outer = {piece for run in runs.values() for piece in run[:-1]}
     found: dict[tuple[Piece, ...], Candidate] = {}
@@ -80,6 +81,12 @@ def collect(traced: TracedAxes, *, heads: bool) -> list[Candidate]:
             found[run[:-1]] = _describe(run[:-1], spots, traced, taken=_names(found), heads=True)
         found[run] = _describe(run, spots, traced, taken=_names(found), heads=False)
     return list(found.values())
+
+
+def _between(traced: TracedAxes, role: tuple[str, int], read: set[Piece]) -> list[Piece]:
+    """Pieces of an axis along which a layer produces: those that are read, or those that are fixed where none is."""
+    pieces = list(undivided(traced.axis(*role)))
+    return [p for p in pieces if p in read] or [p for p in pieces if p.fixed is not None and p.fixed != OUTPUT]
 
 
 def _names(found: dict[tuple[Piece, ...], Candidate]) -> set[str]:

@@ -20,6 +20,7 @@ import copy
 from dataclasses import dataclass
 
 import torch
+from spikingjelly.activation_based import functional
 from torch import nn
 
 from svitkit.compress.collect import Candidate, collect
@@ -65,7 +66,7 @@ def find_groups(
     """Finds every group of a network, prunable or not, in the order of execution.
 
     Args:
-        model: the network, in evaluation mode; it is not changed.
+        model: the network, in evaluation mode; it is not changed, except that its neurons forget their state.
         x: (T, B, C, H, W) float32, an input of the right shape; its values do not matter.
         residual_widths: try the widths of residual streams too; else they count as not prunable.
         heads: list whole attention heads as groups too. One plan may hold both the heads and the widths inside them.
@@ -73,6 +74,7 @@ def find_groups(
     Raises:
         UnsupportedError: the network cannot be traced.
     """
+    functional.reset_net(model)  # potentials that gradients hang on cannot be copied
     free = copy.deepcopy(model)
     free_widths(free)
     separate_widths(free)

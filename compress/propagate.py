@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from svitkit.compress.axes import Axes, Piece, extent, fix, merge, new_axes, skip, whole
+from svitkit.compress.axes import Axes, Axis, Piece, extent, fix, merge, new_axes, skip, whole
 from svitkit.compress.rearrange import DIVISIONS, SHAPE_RULES
 from svitkit.compress.values import Given, Roles, Rule, Tensor, tensors
 
@@ -125,6 +125,23 @@ def _matmul(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
     return (*lead, left.axes[-2], right.axes[-1])
 
 
+def _einsum(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
+    """Letters name axes: those of one letter meet, and those that the result has not are summed over."""
+    operands: list[Tensor] = given["tensors"]
+    terms, arrow, out = given["equation"].replace(" ", "").partition("->")
+    known: dict[str, Axis] = {}
+    for term, value in zip(terms.split(","), operands, strict=True):
+        if not arrow or not (term + out).isalpha() or len(set(term)) < len(term):
+            fix([piece for tensor in operands for axis in tensor.axes for piece in axis], f"'{terms}' is no product")
+            return new_axes(shape)
+        for letter, axis in zip(term, value.axes, strict=True):
+            if extent(known.setdefault(letter, axis)) == 1:
+                known[letter] = axis
+            merge(known[letter], axis)
+    roles.summed.extend(piece for letter, axis in known.items() if letter not in out for piece in axis)
+    return tuple(known[letter] for letter in out)
+
+
 def _reduce(reason: str | None) -> Callable[[Roles, Given, Sequence[int]], Axes]:
     """Rule of a reduction; ``reason`` says why the reduced axes are fixed (a sum does not mind silent channels)."""
 
@@ -154,13 +171,15 @@ def _normalize_over(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
 
 ELEMENTWISE = (
     "sub rsub mul div neg relu relu_ sigmoid tanh gelu silu clamp clone contiguous detach alias dropout _to_copy to "
-    "type_as lift_fresh_copy identity abs square sqrt exp pow maximum minimum zeros_like ones_like neuron mul_ div_"
+    "type_as lift_fresh_copy identity abs square sqrt exp pow maximum minimum zeros_like ones_like neuron mul_ div_ "
+    "clip hardtanh floor round sign where gt ge lt le addcmul"
 )
 RULES: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE.split(), _elementwise),
     **SHAPE_RULES,
     **{f"conv{n}d": _convolution for n in (1, 2, 3)},
     **{f"{kind}_pool{n}d": _pool(n) for n in (1, 2, 3) for kind in ("max", "avg", "adaptive_avg", "adaptive_max")},
+    **{f"upsample_{kind}{n}d": _pool(n) for n, kind in ((1, "nearest"), (2, "nearest"), (2, "bilinear"))},
     "add": _add,
     "add_": _add,
     "linear": _linear,
@@ -169,6 +188,7 @@ RULES: dict[str, Rule] = {
     "softmax": _normalize_over,
     "matmul": _matmul,
     "bmm": _matmul,
+    "einsum": _einsum,
     "sum": _reduce(None),
     "mean": _reduce("a mean is taken over it"),
     "amax": _reduce("a maximum is taken over it"),

@@ -19,9 +19,18 @@ def _permute(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
 
 def _transpose(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
     axes = list(given["self"].axes)
-    first, second = given.get("dim0", -2), given.get("dim1", -1)
+    first, second = (given.get(f"dim{at}", given.get(f"axis{at}")) for at in (0, 1))
+    first, second = (-2, -1) if first is None or second is None else (first, second)
     axes[first], axes[second] = axes[second], axes[first]
     return tuple(axes)
+
+
+def _move(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
+    axes: Axes = given["self"].axes
+    pairs = [[dims] if isinstance(dims, int) else dims for dims in (given["destination"], given["source"])]
+    moved = {to % len(axes): at % len(axes) for to, at in zip(*pairs, strict=True)}
+    rest = iter(at for at in range(len(axes)) if at not in moved.values())
+    return tuple(axes[moved[to] if to in moved else next(rest)] for to in range(len(axes)))
 
 
 def _reverse(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
@@ -47,9 +56,9 @@ def _slice(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
     total = extent(axes[dim])
     if total == shape[dim]:
         return axes
-    start = 0 if given["start"] is None else given["start"]
+    start: int = given["start"] or 0
     start = min(max(start + total if start < 0 else start, 0), total)
-    part = take(axes[dim], start, start + shape[dim]) if given["step"] == 1 else None
+    part = take(axes[dim], start, start + shape[dim]) if given.get("step", 1) == 1 else None
     if part is None:
         fix(axes[dim], "a slice is cut out of it")
         part = (Piece(shape[dim]),)
@@ -102,16 +111,52 @@ def _concatenate(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
     return (*parts[0][:dim], (Piece(shape[dim]),), *parts[0][dim + 1 :])
 
 
-RESHAPES = "view reshape flatten unflatten squeeze unsqueeze _unsafe_view"
+def _stack(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
+    first, *others = [value.axes for value in given["tensors"]]
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            merge(a, b)
+    dim = given["dim"] % len(shape)
+    return (*first[:dim], (Piece(shape[dim], fixed="it counts stacked tensors"),), *first[dim:])
+
+
+def _pad(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
+    axes: Axes = given["self"].axes
+    padded = [dim for dim in range(len(axes)) if extent(axes[dim]) != shape[dim]]
+    for dim in padded:
+        fix(axes[dim], "it is padded")
+    return tuple((Piece(shape[dim]),) if dim in padded else axis for dim, axis in enumerate(axes))
+
+
+def _shuffle(roles: Roles, given: Given, shape: Sequence[int]) -> Axes:
+    """Elements change places along some axes."""
+    axes: Axes = given["self"].axes
+    dims = given["dims"]
+    for dim in [dims] if isinstance(dims, int) else dims or range(len(axes)):
+        fix(axes[dim], "its elements change places")
+    return axes
+
+
+RESHAPES = "view reshape flatten unflatten squeeze unsqueeze _unsafe_view view_as"
+TRANSPOSITIONS = "transpose swapaxes swapdims mT"
 SHAPE_RULES: dict[str, Rule] = {
     **dict.fromkeys(RESHAPES.split(), _reshape),
     "permute": _permute,
-    "transpose": _transpose,
+    **dict.fromkeys(TRANSPOSITIONS.split(), _transpose),
     "t": _reverse,
+    "numpy_T": _reverse,
+    "movedim": _move,
+    "moveaxis": _move,
     "expand": _expand,
-    "select": _select,
+    "expand_as": _expand,
     "slice": _slice,
+    "narrow": _slice,
+    "flip": _shuffle,
+    "roll": _shuffle,
+    "select": _select,
     "cat": _concatenate,
+    "stack": _stack,
+    "pad": _pad,
 }
 DIVISIONS: dict[str, Callable[[Given, Sequence[int]], tuple[Axes, ...]]] = {
     "chunk": _divide,

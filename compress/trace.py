@@ -17,6 +17,8 @@ from svitkit.compress.values import Roles, Tensor, tensors
 from svitkit.errors import SvitError, UnsupportedError
 from svitkit.models.neurons import neuron_layers
 
+OUTPUT = "it reaches the network's output"
+
 
 @torch.library.custom_op("svitkit_compress::neuron", mutates_args=())
 def _neuron(x: torch.Tensor) -> torch.Tensor:
@@ -76,7 +78,7 @@ def trace_axes(model: nn.Module, x: torch.Tensor) -> TracedAxes:
             values[node] = _placeholder(node, stored, named, shape)
         elif node.op == "output":
             for value in tensors({"results": _replace(node.args[0], values)}):
-                fix([piece for axis in value.axes for piece in axis], "it reaches the network's output")
+                fix([piece for axis in value.axes for piece in axis], OUTPUT)
         elif node.target is operator.getitem:
             values[node] = values[node.args[0]][node.args[1]]
         elif node.op == "call_function" and shape is not None:

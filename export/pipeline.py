@@ -34,6 +34,8 @@ from svitkit.export.passes.place_constants import place_constants
 from svitkit.export.passes.quantize_layers import quantize_layers
 from svitkit.export.passes.remove_no_ops import remove_no_ops
 from svitkit.export.passes.remove_unused import remove_unused
+from svitkit.export.passes.replace_einsums import replace_einsums
+from svitkit.export.passes.replace_selects import replace_selects
 from svitkit.export.passes.replace_sequences import replace_sequences
 from svitkit.export.passes.separate_parameters import separate_parameters
 from svitkit.export.rates import firing_rates
@@ -49,6 +51,8 @@ Pass = Callable[[ir.Model], None]
 FOLDING: tuple[Pass, ...] = (
     fold_constants,
     replace_sequences,
+    replace_selects,
+    replace_einsums,
     fold_constants,
     remove_no_ops,
     merge_reshapes,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from svitkit.errors import UnsupportedError
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.linear import Window
+from svitkit.runtime.lowering.grouped import lower_grouped
 from svitkit.runtime.lowering.layers import Linear
 from svitkit.runtime.lowering.translation import Lowering
 from svitkit.runtime.view import Atom, Axis, View, merge, store
@@ -61,23 +62,33 @@ def _defer_conv(state: Lowering, node: Node, bias: NDArray[Any] | None, zero: in
     outputs, inputs, *kernel = weight.shape
     rank = len(kernel)
     attributes = node.attributes
-    if attributes.get("group", 1) != 1 or any(step != 1 for step in attributes.get("dilations", [1])):
-        raise UnsupportedError("grouped and dilated convolutions have no kernel.")
+    if any(step != 1 for step in attributes.get("dilations", [1])):
+        raise UnsupportedError("dilated convolutions have no kernel.")
     stride = tuple(attributes.get("strides", [1] * rank))
     pads = tuple(attributes.get("pads", [0] * (2 * rank)))
     if pads[:rank] != pads[rank:]:
         raise UnsupportedError(f"uneven padding {pads} has no kernel.")
+    if attributes.get("group", 1) != 1:
+        if zero:
+            raise UnsupportedError("a grouped convolution of inputs with a zero point has no kernel.")
+        window = Window(x.shape[2:], tuple(kernel), stride, pads[:rank])
+        lower_grouped(state, node, bias, window, _out_extents(window))
+        return
     space, window = _spatial(x.axes[2:], Window((), tuple(kernel), stride, pads[:rank]))
-    out_extents = tuple(
-        (extent + 2 * pad - size) // step + 1
-        for extent, pad, size, step in zip(window.in_extents, window.padding, window.kernel, window.stride, strict=True)
-    )
+    out_extents = _out_extents(window)
     axes = x.axes[2:] if window.is_pointwise else tuple((Atom(extent, 1, "space"),) for extent in out_extents)
     rows = weight.reshape(outputs, inputs, -1).transpose(2, 1, 0).reshape(-1, outputs)
     out_axes = (x.axes[0], (Atom(outputs, 1, "channel"),), *axes)
     channels, name = merge(x.axes[1]), node.outputs[0]
     linear = Linear(node, name, x, rows, bias, window, space, x.axes[0], channels, out_extents, out_axes)
     _defer(state, replace(linear, zero_point=zero))
+
+
+def _out_extents(window: Window) -> tuple[int, ...]:
+    return tuple(
+        (extent + 2 * pad - size) // step + 1
+        for extent, pad, size, step in zip(window.in_extents, window.padding, window.kernel, window.stride, strict=True)
+    )
 
 
 def _spatial(axes: Sequence[Axis], window: Window) -> tuple[Axis, Window]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from svitkit.errors import UnsupportedError
 from svitkit.export.passes.drop_zero_biases import drop_zero_biases
@@ -15,6 +17,8 @@ from svitkit.export.passes.name_neurons import name_neurons
 from svitkit.export.passes.place_constants import place_constants
 from svitkit.export.passes.remove_no_ops import remove_no_ops
 from svitkit.export.passes.remove_unused import remove_unused
+from svitkit.export.passes.replace_einsums import replace_einsums
+from svitkit.export.passes.replace_selects import replace_selects
 from svitkit.export.passes.replace_sequences import replace_sequences
 from svitkit.export.passes.separate_parameters import separate_parameters
 from svitkit.export.pipeline import run_passes
@@ -188,6 +192,65 @@ def test_sequences_become_one_split(parse, canonical):
     replace_sequences(before)
     remove_unused(before)
     assert canonical(before) == canonical(expected)
+
+
+def test_a_selected_index_becomes_a_slice_without_its_axis(parse, canonical):
+    before = parse("""
+        g (float[3,2,4] x) => (float[2,4] y) { i = Constant <value = int64 {-2}> ()  y = Gather <axis = 0> (x, i) }""")
+    expected = parse("""
+        g (float[3,2,4] x) => (float[2,4] y) {
+          s = Constant <value = int64[1] {1}> ()  e = Constant <value = int64[1] {2}> ()
+          a = Constant <value = int64[1] {0}> ()  part = Slice (x, s, e, a)
+          to = Constant <value = int64[2] {2, 4}> ()  y = Reshape (part, to) }""")
+    replace_selects(before)
+    assert canonical(before) == canonical(expected)
+
+
+def test_a_gather_of_several_or_of_unknown_indices_stays(parse):
+    model = parse("""
+        g (float[3,4] x, int64 k) => (float[2,4] y, float[4] z) {
+          i = Constant <value = int64[2] {0, 2}> ()  y = Gather (x, i)  z = Gather (x, k) }""")
+    replace_selects(model)
+    assert [node.op_type for node in model.graph] == ["Constant", "Gather", "Gather"]
+
+
+@pytest.mark.parametrize(
+    ("equation", "left", "right", "shape"),
+    [
+        ("bnd,bmd->bnm", (2, 3, 4), (2, 5, 4), (2, 3, 5)),
+        ("bnm,bmd->bnd", (2, 3, 5), (2, 5, 4), (2, 3, 4)),
+        ("bhnd, bhne -> bhde", (2, 3, 5, 4), (2, 3, 5, 6), (2, 3, 4, 6)),
+        ("nbd,bdm->bmn", (3, 2, 4), (2, 4, 5), (2, 5, 3)),
+        ("abij,bjki->akb", (2, 3, 4, 5), (3, 5, 6, 4), (2, 6, 3)),
+    ],
+)
+def test_an_einsum_of_two_tensors_becomes_a_matrix_product(parse, equation, left, right, shape):
+    one, other, out = (",".join(map(str, extents)) for extents in (left, right, shape))
+    model = parse(f"""
+        g (float[{one}] a, float[{other}] b) => (float[{out}] y) {{ y = Einsum <equation = "{equation}"> (a, b) }}""")
+    replace_einsums(model)
+    assert [node.op_type for node in model.graph].count("MatMul") == 1
+    assert "Einsum" not in {node.op_type for node in model.graph}
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 3, extents).astype(np.float32) for extents in (left, right))
+    (got,) = ReferenceEvaluator(ir.to_proto(model)).run(None, {"a": a, "b": b})
+    np.testing.assert_array_equal(got, np.einsum(equation.replace(" ", ""), a, b))
+
+
+@pytest.mark.parametrize(
+    ("equation", "left", "right", "out"),
+    [
+        ("bii,bij->bij", "2,3,3", "2,3,4", "2,3,4"),
+        ("bn,bn->bn", "2,3", "2,3", "2,3"),
+        ("bnm,bd->bd", "2,3,4", "2,5", "2,5"),
+        ("...n,...n->...", "2,3", "2,3", "2"),
+    ],
+)
+def test_an_einsum_that_is_no_matrix_product_stays(parse, equation, left, right, out):
+    model = parse(f"""
+        g (float[{left}] a, float[{right}] b) => (float[{out}] y) {{ y = Einsum <equation = "{equation}"> (a, b) }}""")
+    replace_einsums(model)
+    assert [node.op_type for node in model.graph] == ["Einsum"]
 
 
 def test_only_the_exporters_zero_bias_is_dropped(parse):

@@ -268,8 +268,8 @@ def test_an_operator_without_kernel_is_refused_by_name() -> None:
         Player(graph([node("Softmax", "input", "logits")], input_shape=(2, 2), output_shape=(2, 2), constants={}))
 
 
-def test_a_grouped_convolution_is_refused_with_the_node_named() -> None:
-    constants = {"w": normal((4, 1, 3, 3))}
-    nodes = [node("Conv", "input w", "logits", group=4, kernel_shape=[3, 3])]
-    with pytest.raises(UnsupportedError, match=r"node 'logits' \(Conv\): grouped"):
-        Player(graph(nodes, input_shape=(1, 4, 5, 5), output_shape=(1, 4, 3, 3), constants=constants))
+def test_a_dilated_convolution_is_refused_with_the_node_named() -> None:
+    constants = {"w": normal((4, 4, 3, 3))}
+    nodes = [node("Conv", "input w", "logits", dilations=[2, 2], kernel_shape=[3, 3])]
+    with pytest.raises(UnsupportedError, match=r"node 'logits' \(Conv\): dilated"):
+        Player(graph(nodes, input_shape=(1, 4, 5, 5), output_shape=(1, 4, 1, 1), constants=constants))
