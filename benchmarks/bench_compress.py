@@ -37,7 +37,7 @@ from benchmarks.compress_costs import measure_costs
 from benchmarks.compress_methods import Advance, Compressed, Task, compress_with, method_names
 from benchmarks.compress_subject import Bench, prepare
 from benchmarks.compress_views import markdown, plot, print_table
-from benchmarks.compressions import Compression, from_dict
+from benchmarks.compressions import Compression, read_lines
 from benchmarks.peers import UnavailableError, first_line
 from svitkit.cli.output import progress
 from svitkit.compress.evaluate import load_batches
@@ -71,12 +71,12 @@ def measure(method: str, bench: Bench, advance: Advance) -> Compression:
             test_images=len(bench.data.test),
             reasons={},
         )
-        begun = time.monotonic()
+        begun, begun_cpu = time.monotonic(), time.process_time()
         try:
             found = compress_with(method, task, advance)
         except UnavailableError as error:
             return replace(told, reasons={"memory_saving": first_line(error)})
-        told = replace(told, search_s=time.monotonic() - begun)
+        told = replace(told, search_s=time.monotonic() - begun, search_cpu_s=time.process_time() - begun_cpu)
         return _measured(told, found, bench, task, advance)
 
 
@@ -173,7 +173,7 @@ def main(
     torch.set_num_threads(1)
     try:
         if read is not None:
-            results = [from_dict(json.loads(line)) for line in read.read_text(encoding="utf-8").splitlines()]
+            results = read_lines(read)
         else:
             names = check_names(methods)
             with tempfile.TemporaryDirectory(prefix="svitkit-") as work:

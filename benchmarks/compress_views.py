@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.compressions import Compression
+from benchmarks.compressions import Compression, Point
 
 HEADS = (
     "network",
@@ -22,7 +22,7 @@ HEADS = (
     "MACs",
     "p50 ms",
     "peak MiB",
-    "search s",
+    "search s (CPU)",
 )
 MIB = 1 << 20
 WIDTH = 140
@@ -64,7 +64,8 @@ def plot(path: Path, results: Sequence[Compression]) -> None:
         shown = [result for result in results if result.network == network and result.memory_saving is not None]
         for result in shown:
             color = f"C{methods.index(result.method)}"
-            inside = [point for point in result.points if point.lost <= 2 * result.max_drop + 1]
+            start = Point(saving=0.0, lost=0.0)
+            inside = [start, *(point for point in result.points if point.lost <= 2 * result.max_drop + 1)]
             axes.plot(
                 [100 * point.saving for point in inside],
                 [-point.lost for point in inside],
@@ -114,7 +115,7 @@ def _cells(result: Compression) -> list[str]:
         f"{after.macs / 1e6:.1f} M (-{1 - after.macs / before.macs:.0%})",
         _ratio(before.latency_ms, after.latency_ms, 1),
         _ratio(before.peak_bytes, after.peak_bytes, MIB),
-        _number(result.search_s, 0),
+        f"{_number(result.search_s, 0)} ({_number(result.search_cpu_s, 0)})",
     ]
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from svitkit.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,7 @@ class Compression:
         satisfied: whether both constraints hold on the validation images.
         before, after: what an inference costs; the two bundles were timed in turn.
         search_s, finetune_s: seconds on one thread.
+        search_cpu_s: processor time of the search; on a machine that others use, believe this one.
         points: what the search measured, without what another point beats in both respects.
         reasons: key -> why there is no figure, or what was done to get one.
     """
@@ -78,6 +83,7 @@ class Compression:
     after: Cost | None = None
     finetune_epochs: int = 0
     search_s: float | None = None
+    search_cpu_s: float | None = None
     finetune_s: float | None = None
     points: tuple[Point, ...] = ()
     reasons: dict[str, str]
@@ -100,6 +106,26 @@ def from_dict(content: dict[str, Any]) -> Compression:
         costs[when] = Cost(**{key: content.pop(f"{key}{suffix}") for key in keys}) if keys else None
     points = tuple(Point(**point) for point in content.pop("points"))
     return Compression(**content, **costs, points=points)
+
+
+def read_lines(path: Path) -> list[Compression]:
+    """Reads what ``bench_compress.py --json`` printed.
+
+    Raises:
+        ConfigError: the file is missing or empty, or a line is something else.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = [from_dict(json.loads(line)) for line in lines]
+    except OSError as error:
+        raise ConfigError(f"cannot read '{path}': {error.strerror}.") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"'{path}' holds other lines than --json of this benchmark prints ({type(error).__name__}: {error})."
+        ) from None
+    if not found:
+        raise ConfigError(f"'{path}' is empty.")
+    return found
 
 
 def pareto(points: list[Point]) -> tuple[Point, ...]:

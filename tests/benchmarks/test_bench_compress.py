@@ -22,7 +22,15 @@ from svitkit.models.checkpoint import save_checkpoint
 from svitkit.models.run import forward_logits
 from tests.compress.networks import firing_checkpoint
 
-KEYS = ("memory_saving", "accuracy_before", "accuracy_after", "accuracy_finetuned", "search_s", "latency_ms")
+KEYS = (
+    "memory_saving",
+    "accuracy_before",
+    "accuracy_after",
+    "accuracy_finetuned",
+    "search_s",
+    "search_cpu_s",
+    "latency_ms",
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +93,16 @@ def test_an_unknown_method_or_network_is_an_error_before_any_work(network: str) 
         assert result.exit_code == 1
         assert "error: unknown" in result.stderr
         assert result.stdout == ""
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", "{", '{"network": 1}', None])
+def test_a_file_that_holds_no_such_lines_is_an_error(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "lines").write_text(content)
+    result = run("--read", str(tmp_path / "lines"))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert str(tmp_path / "lines") in result.stderr
 
 
 def test_every_method_of_the_program_is_known_and_those_that_prune_are_the_default() -> None:
@@ -205,7 +223,14 @@ def report(method: str, saving: float | None, **changes: Any) -> Compression:
         "reasons": {},
     }
     if saving is not None:
-        told |= {"memory_saving": saving, "before": cost, "after": after, "satisfied": True, "search_s": 7.0}
+        told |= {
+            "memory_saving": saving,
+            "before": cost,
+            "after": after,
+            "satisfied": True,
+            "search_s": 7.0,
+            "search_cpu_s": 6.0,
+        }
         told |= {"accuracy_before": 90.0, "accuracy_after": 88.5, "points": (Point(saving=saving, lost=1.0),)}
     return Compression(**(told | changes))
 
@@ -219,9 +244,9 @@ def test_the_markdown_table_has_a_row_for_every_method_and_every_reason_below() 
     rows = [line for line in markdown(results).splitlines() if line.startswith(("| net |", "- "))]
     assert rows == [
         "| net | good | 50.0 % | 90.00 | 88.50 (-1.50) | 89.75 (-0.25) | 1.0 M (-75%) | 1.00 (2.00x) "
-        "| 2.00 (2.00x) | 7 |",
+        "| 2.00 (2.00x) | 7 (6) |",
         "| net | short | 10.0 % (constraint missed) | 90.00 | 88.50 (-1.50) | - | 1.0 M (-75%) | 1.00 (2.00x) "
-        "| 2.00 (2.00x) | 7 |",
+        "| 2.00 (2.00x) | 7 (6) |",
         "| net | absent | - | - | - | - | - | - | - | - |",
         "- net, absent: memory_saving: not installed",
     ]
