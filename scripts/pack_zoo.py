@@ -9,6 +9,7 @@ preset NAME is refused, because the command in the zoo would not make it again.
 from __future__ import annotations
 
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,15 @@ def pack(source: Path, data: str, zoo: Path) -> Path:
     name = str(told["architecture"])
     if FitOptions(**told["options"]) != find_preset(name).fit:
         raise ConfigError(f"'{source}' was trained with other options than '{name}' has. Train it again without any.")
-    out = zoo / name
-    save_checkpoint(out, checkpoint.model, checkpoint.spec, dtype="float16")
-    stored = load_checkpoint(out)
+    with tempfile.TemporaryDirectory() as work:
+        save_checkpoint(Path(work) / name, checkpoint.model, checkpoint.spec, dtype="float16")
+        stored = load_checkpoint(Path(work) / name)
     dataset = match_dataset(load_data(data, timesteps=stored.spec.timesteps), stored.spec)
     if dataset.name != told["data"]:
         raise ConfigError(f"'{source}' was trained on '{told['data']}', got '{dataset.name}'.")
     provenance = {**told, **_measured(stored, dataset), "command": _command(name, data), "stored_as": "float16"}
     spec = replace(stored.spec, provenance=provenance)
+    out = zoo / name
     save_checkpoint(out, stored.model, spec, dtype="float16")
     (out / "README.md").write_text(_readme(name, replace(stored, spec=spec)), encoding="utf-8")
     return out
