@@ -14,7 +14,7 @@ from svitkit.models.plan import Member, PruneGroup
 MOST_OF_A_NAME = 100
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
     """A group that nothing was tried on yet.
 
@@ -31,6 +31,11 @@ class Candidate:
     consumers: tuple[Member, ...]
     pieces: tuple[Piece, ...]
     heads: bool
+
+    @property
+    def residual(self) -> bool:
+        """Whether skip connections add tensors along it."""
+        return any(piece.skipped for piece in self.pieces)
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,13 @@ from spikingjelly.activation_based import functional
 from torch import nn
 
 from svitkit.compress.collect import Candidate, collect
+from svitkit.compress.joint import join, sets_to_join
 from svitkit.compress.probe import Probe, Verdict
 from svitkit.compress.trace import trace_axes
 from svitkit.models.attention import free_widths, separate_widths
 from svitkit.models.plan import Member, PruneGroup
+
+STREAM = "a residual stream: skip connections add every layer of its stage along this width"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,8 @@ def find_groups(
     Args:
         model: the network, in evaluation mode; it is not changed, except that its neurons forget their state.
         x: (T, B, C, H, W) float32, an input of the right shape; its values do not matter.
-        residual_widths: try the widths of residual streams too; else they count as not prunable.
+        residual_widths: try the widths of residual streams too; else they count as not prunable, and so do widths that
+            can only change together with one.
         heads: list whole attention heads as groups too. One plan may hold both the heads and the widths inside them.
 
     Raises:
@@ -79,24 +83,41 @@ def find_groups(
     free_widths(free)
     separate_widths(free)
     probe = Probe(free, x)
-    candidates = collect(trace_axes(free, x), heads=heads)
-    return tuple(_judge(candidate, probe, residual_widths) for candidate in candidates)
+    found = {
+        candidate: _judge(candidate, probe, residual_widths) for candidate in collect(trace_axes(free, x), heads=heads)
+    }
+    _join_failed(found, probe)
+    return tuple(dict.fromkeys(found.values()))
 
 
 def _judge(candidate: Candidate, probe: Probe, residual_widths: bool) -> FoundGroup:
     """Completes a group with its size, or with the reason why it cannot be pruned."""
-    residual = any(piece.skipped for piece in candidate.pieces)
     reason = _known_obstacle(candidate)
-    if reason is None and residual and not residual_widths:
-        reason = "a residual stream: skip connections add every layer of its stage along this width"
-    verdict = Verdict(group=candidate.group, reason=reason) if reason else probe.judge(candidate)
+    if reason is None and candidate.residual and not residual_widths:
+        reason = STREAM
+    return _describe(candidate, Verdict(group=candidate.group, reason=reason) if reason else probe.judge(candidate))
+
+
+def _join_failed(found: dict[Candidate, FoundGroup], probe: Probe) -> None:
+    """Tries widths together that failed one by one, and puts what succeeds in the place of each of them."""
+    failed = [c for c, group in found.items() if group.reason not in (None, STREAM, _known_obstacle(c)) and not c.heads]
+    for together in sets_to_join(failed):
+        rest = [candidate for candidate in together if not found[candidate].prunable]
+        if len(rest) > 1:
+            candidate = join(rest)
+            verdict = probe.judge(candidate)
+            if verdict.reason is None:
+                found.update(dict.fromkeys(rest, _describe(candidate, verdict)))
+
+
+def _describe(candidate: Candidate, verdict: Verdict) -> FoundGroup:
     return FoundGroup(
         group=verdict.group,
         producers=candidate.producers,
         consumers=candidate.consumers,
         size_bytes=verdict.size_bytes,
         filter_bytes=verdict.filter_bytes,
-        residual=residual,
+        residual=candidate.residual,
         heads=candidate.heads,
         reason=verdict.reason,
     )

@@ -148,10 +148,12 @@ def test_a_number_of_heads_that_a_module_stores_follows_the_heads() -> None:
     assert {m.tensor for m in groups["q heads"].group.members} == {f"{n}.weight" for n in ("q", "k", "v", "out")}
 
 
-def test_a_head_size_that_a_module_stores_for_several_widths_keeps_each_of_them_from_changing_alone() -> None:
+def test_a_head_size_that_a_module_stores_for_several_widths_makes_them_one_group() -> None:
     groups = own(head_size=4)
-    assert prunable(groups) == {"widen": (12, 1)}
-    assert "does not adapt" in str(groups["q"].reason)
+    assert prunable(groups) == {"widen": (12, 1), "q and 1 more": (8, 2)}
+    together = groups["q and 1 more"].group
+    assert together.attributes == ("head_size",)
+    assert {member.tensor for member in together.members} == {f"{name}.weight" for name in ("q", "k", "v", "out")}
 
 
 def test_a_head_size_written_into_the_code_makes_a_users_attention_unprunable() -> None:
