@@ -10,7 +10,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from svitkit.compress.journal import Measurement, Stopped, plan_key
+from svitkit.compress.prefix import Prefix
 from svitkit.compress.quantize import QuantizedNetwork
+from svitkit.compress.shortcuts import shortcuts
+from svitkit.compress.tally import Tally
 from svitkit.data.dataset import SPLITS, Dataset, Split, batches, sample_order
 from svitkit.errors import ConfigError
 from svitkit.manifest import Normalization, to_json
@@ -29,7 +33,15 @@ It must give the same network for the same plan every time, and picklable if can
 """
 
 
-def load_batches(dataset: Dataset, split: str, *, timesteps: int, limit: int | None = None) -> list[Batch]:
+def load_batches(
+    dataset: Dataset,
+    split: str,
+    *,
+    timesteps: int,
+    limit: int | None = None,
+    seed: int | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> list[Batch]:
     """Prepares a split's batches.
 
     Args:
@@ -37,6 +49,8 @@ def load_batches(dataset: Dataset, split: str, *, timesteps: int, limit: int | N
         split: ``train``, ``validation`` or ``test``.
         timesteps: T.
         limit: at most that many samples, spread evenly over the split.
+        seed: shuffles the samples; None keeps the stored order.
+        batch_size: samples per batch; the last one may be smaller.
 
     Returns:
         Pairs of (T, B, C, H, W) float32 and (B,) int64 labels.
@@ -44,7 +58,7 @@ def load_batches(dataset: Dataset, split: str, *, timesteps: int, limit: int | N
     Raises:
         ConfigError: the split holds no samples.
     """
-    loaded = list(batches(dataset, split, batch_size=BATCH_SIZE, timesteps=timesteps, limit=limit))
+    loaded = list(batches(dataset, split, batch_size=batch_size, timesteps=timesteps, seed=seed, limit=limit))
     if not loaded:
         raise ConfigError(f"data '{dataset.name}' has no {split} images, and compression needs some.")
     return loaded
@@ -93,17 +107,30 @@ def data_sha256(dataset: Dataset) -> str:
 class Candidates:
     """Builds pruned versions of one network and measures them."""
 
-    def __init__(self, model: nn.Module, validation: list[Batch], repair: Repair | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        validation: list[Batch],
+        repair: Repair | None = None,
+        *,
+        reuse_bytes: int | None = None,
+    ) -> None:
         """Keeps what all candidates share.
 
         Args:
             model: the network before this search; it is not changed.
-            validation: batches on which decisions are made.
+            validation: batches on which decisions are made, in random order.
             repair: what is done to a network after channels were removed; None for nothing.
+            reuse_bytes: memory for the outputs of modules that candidates share; evaluations stop early where the floor
+                is missed. None for the plain way, in which every candidate runs whole on every image; what passes the
+                floor has the same accuracy either way.
         """
         self._model = model
         self._validation = validation
         self._repair = repair
+        self._fast = reuse_bytes is not None
+        self._prefix = Prefix([x for x, _ in validation], reuse_bytes or 0)
+        self._whole: torch.Tensor | None = None
 
     def build(self, plan: PrunePlan) -> nn.Module:
         """Returns the network without the channels that ``plan`` removes, repaired; an empty plan changes nothing."""
@@ -114,10 +141,36 @@ class Candidates:
                 self._repair(model, plan)
         return model
 
-    def measure(self, plan: PrunePlan) -> tuple[float, int]:
-        """Returns accuracy on the validation images in percent, and the bytes of the deployed parameters."""
+    def measure(self, plan: PrunePlan, *, floor: float | None = None) -> Measurement:
+        """Measures a candidate.
+
+        Args:
+            plan: what it lacks.
+            floor: accuracy in percent; how far below it a candidate is need not be known. None to know it in any case.
+        """
         model = self.build(plan)
-        return accuracy(model, self._validation), self.size(model)
+        found, stopped = self._count(model, plan, floor) if self._fast else (accuracy(model, self._validation), None)
+        return Measurement(key=plan_key(plan), accuracy=found, parameter_bytes=self.size(model), stopped=stopped)
+
+    def prepare(self) -> None:
+        """Finds out what every candidate is compared with, if anything is; copies made afterwards know it."""
+        if self._fast and self._whole is None:
+            self.measure(PrunePlan())
+
+    def _count(self, model: nn.Module, plan: PrunePlan, floor: float | None) -> tuple[float, Stopped | None]:
+        if floor is not None:
+            self.prepare()
+        tally = Tally(sum(len(y) for _, y in self._validation), floor, self._whole)
+        answers = []
+        with shortcuts(model), torch.inference_mode():
+            run = self._prefix.start(model, plan)
+            for at, (_, y) in enumerate(self._validation):
+                answers.append(run.logits(at).argmax(1) == y)
+                if not tally.add(answers[-1]):
+                    break
+        if not plan.groups and tally.complete:
+            self._whole = torch.cat(answers)
+        return tally.accuracy(), tally.stopped()
 
     def repaired(self, network: QuantizedNetwork) -> QuantizedNetwork:
         """Returns a quantized network after the repair, if there is one and it makes accuracy no worse."""

@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from svitkit.errors import ConfigError
 from svitkit.files import write_text
 from svitkit.manifest import STRICT, from_json, to_json
+from svitkit.models.plan import PrunePlan, plan_sha256
 
 JOURNAL_NAME = "search.jsonl"
 
@@ -37,18 +38,47 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Stopped:
+    """How far an evaluation came that ended once the wanted accuracy was out of reach.
+
+    Attributes:
+        images: how many images were looked at.
+        accuracy: estimate for the whole split, in percent: that of the network before the search, and the mean
+            difference to it on these images.
+        certain: whether the wanted accuracy would be missed even if all other images were classified correctly; if not,
+            it is missed by all practical odds (:mod:`svitkit.compress.tally`).
+    """
+
+    images: int
+    accuracy: float
+    certain: bool
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Measurement:
     """One evaluated candidate.
 
     Attributes:
         key: what was evaluated, unique within the search.
-        accuracy: percent of the split's images that were classified correctly.
+        accuracy: percent of the split's images that were classified correctly; at most, if the evaluation was stopped.
         parameter_bytes: bytes of the candidate's deployed float32 parameters.
+        stopped: where the evaluation ended; None if it saw every image.
     """
 
     key: str
     accuracy: float
     parameter_bytes: int
+    stopped: Stopped | None = None
+
+    def answers(self, floor: float | None) -> bool:
+        """Whether this is all one need know: the accuracy, or that it is below ``floor`` percent."""
+        return self.stopped is None or (floor is not None and self.accuracy < floor)
+
+
+def plan_key(plan: PrunePlan) -> str:
+    """Names a candidate within a search."""
+    names = " ".join(f"{p.group.name}={len(p.kept)}/{p.group.channels}" for p in plan.groups)
+    return f"validation, {names or 'whole'}, {plan_sha256(plan)[:16]}"
 
 
 class Journal:
@@ -82,17 +112,42 @@ class Journal:
             key: names the candidate.
             compute: returns accuracy in percent and parameter bytes.
         """
-        if key not in self._known:
+        known = self.find(key)
+        if known is None:
             accuracy, size = compute()
-            measurement = Measurement(key=key, accuracy=accuracy, parameter_bytes=size)
-            if not self.path.exists():
-                write_text(self.path, _line(to_json(self.subject, Subject)))
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(to_json(measurement, Measurement)))
-                file.flush()
-                os.fsync(file.fileno())
-            self._known[key] = measurement
-        return self._known[key]
+            known = Measurement(key=key, accuracy=accuracy, parameter_bytes=size)
+            self.add(known)
+        return known
+
+    def find(self, key: str, floor: float | None = None) -> Measurement | None:
+        """Returns what is known about a candidate, if it is enough.
+
+        Args:
+            key: names the candidate.
+            floor: percent; a stopped evaluation is enough if it says that accuracy is below. None: it never is.
+        """
+        known = self._known.get(key)
+        return known if known is not None and known.answers(floor) else None
+
+    def add(self, measurement: Measurement) -> None:
+        """Appends a measurement to the file, unless the candidate's accuracy is known already."""
+        if not self._learn(measurement):
+            return
+        if not self.path.exists():
+            write_text(self.path, _line(to_json(self.subject, Subject)))
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_line(to_json(measurement, Measurement)))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _learn(self, measurement: Measurement) -> bool:
+        known = self._known.get(measurement.key)
+        if known is not None and (
+            known.stopped is None or (measurement.stopped and known.accuracy <= measurement.accuracy)
+        ):
+            return False
+        self._known[measurement.key] = measurement
+        return True
 
     def _read(self) -> None:
         raw = self.path.read_bytes()
@@ -110,8 +165,7 @@ class Journal:
                     f"Repeat the command it was begun with, or choose another output directory."
                 )
         for number, line in enumerate(lines[1:], start=2):
-            entry = from_json(line, Measurement, source=f"line {number} of '{self.path}'")
-            self._known[entry.key] = entry
+            self._learn(from_json(line, Measurement, source=f"line {number} of '{self.path}'"))
         if end < len(raw):
             os.truncate(self.path, end)
 

@@ -15,6 +15,40 @@ from svitkit.manifest import to_json
 
 INTEGER_METHODS = {"int8": 8, "int4": 4}
 METHODS = ("primesvt", *INTEGER_METHODS)
+SWEEPS = ("fast", "plain")
+EXECUTORS = ("local", "ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkOptions:
+    """How the work of a search is done; it decides the same either way.
+
+    Attributes:
+        sweep: ``plain`` runs every candidate whole on every image; ``fast`` runs what candidates share once, and stops
+            where the wanted accuracy is out of reach.
+        executor: where candidates are measured: ``local`` is this process, ``ray`` a Ray cluster.
+        ray_address: of the cluster; None for one on this computer.
+    """
+
+    sweep: str = "fast"
+    executor: str = "local"
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: a name is unknown, or there is an address for nothing.
+        """
+        if self.sweep not in SWEEPS:
+            raise unknown_name("sweep", self.sweep, SWEEPS)
+        if self.executor not in EXECUTORS:
+            raise unknown_name("executor", self.executor, EXECUTORS)
+        if self.ray_address is not None and self.executor != "ray":
+            raise ConfigError(
+                f"a Ray cluster at '{self.ray_address}' is of no use to executor '{self.executor}'. "
+                f"Choose executor 'ray', or leave the address out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +12,14 @@ import torch
 from svitkit.compress.compose import compose
 from svitkit.compress.directory import TRAINING_NAME, prepare_directory
 from svitkit.compress.evaluate import Candidates, Repair, accuracy, data_sha256, limited, load_batches
+from svitkit.compress.executor import Evaluator, Executor, LocalExecutor, open_executor
 from svitkit.compress.finetune import finetune, finetune_options
 from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.importance import filter_norms
 from svitkit.compress.journal import JOURNAL_NAME, Journal, Measurement, Subject
-from svitkit.compress.options import INTEGER_METHODS, CompressOptions, configure
+from svitkit.compress.options import INTEGER_METHODS, CompressOptions, WorkOptions, configure
 from svitkit.compress.plot import PLOT_NAME, draw_sweep
+from svitkit.compress.prefix import spare_bytes
 from svitkit.compress.primesvt import Outcome, Search
 from svitkit.compress.quantize import QuantizedNetwork, quantize_network, uniform_bits
 from svitkit.compress.recalibrate import Recalibration
@@ -27,11 +30,16 @@ from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.files import staged_directory
 from svitkit.manifest import to_json
 from svitkit.models.checkpoint import Checkpoint, checkpoint_sha256, save_checkpoint
-from svitkit.models.plan import PrunePlan, plan_sha256
+from svitkit.models.plan import PrunePlan
 from svitkit.models.run import example_input
 from svitkit.models.spec import QuantizationSpec, match_dataset
 
 Progress = Callable[[str, int, int], None]
+
+ORDER_SEED = 0
+"""Of the order of the validation images, in which the first part stands for all."""
+VALIDATION_BATCH = 32
+"""Images after which an evaluation may stop; larger batches are not faster on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +71,7 @@ def compress_model(
     seed: int = 0,
     limit: int | None = None,
     settings: Mapping[str, object] | None = None,
+    work: WorkOptions | None = None,
     progress: Progress | None = None,
 ) -> CompressResult:
     """Makes a network smaller within limits on accuracy, and writes it as a checkpoint directory.
@@ -87,6 +96,7 @@ def compress_model(
         limit: at most that many images of every split.
         settings: what the method assumes, by name, where it shall not be the default
             (:class:`svitkit.compress.primesvt.PrimeSVTConfig`).
+        work: how the search is done; the fast way in this process if not given.
         progress: told the stage, how much of it is done, and how much there is.
 
     Raises:
@@ -105,7 +115,7 @@ def compress_model(
     _refuse_quantized(checkpoint, method)
     data = limited(match_dataset(dataset, checkpoint.spec), limit)
     prepare_directory(out, resume=resume)
-    run = _Compression(checkpoint, data, out, options, progress or _silent)
+    run = _Compression(checkpoint, data, out, options, work or WorkOptions(), progress or _silent)
     subject = Subject(
         checkpoint_sha256=checkpoint_sha256(checkpoint),
         data_sha256=data_sha256(data),
@@ -118,18 +128,34 @@ class _Compression:
     """One run: what all its steps share."""
 
     def __init__(
-        self, checkpoint: Checkpoint, data: Dataset, out: Path, options: CompressOptions, progress: Progress
+        self,
+        checkpoint: Checkpoint,
+        data: Dataset,
+        out: Path,
+        options: CompressOptions,
+        work: WorkOptions,
+        progress: Progress,
     ) -> None:
         self.checkpoint, self.data, self.out, self.options, self.progress = checkpoint, data, out, options, progress
+        self.work = work
         self.timesteps = checkpoint.spec.timesteps
-        self.validation = load_batches(data, "validation", timesteps=self.timesteps)
-        self.candidates = Candidates(checkpoint.model, self.validation, self._repair())
+        self.validation = load_batches(
+            data, "validation", timesteps=self.timesteps, seed=ORDER_SEED, batch_size=VALIDATION_BATCH
+        )
+        reuse_bytes = spare_bytes(1 if work.executor == "local" else os.cpu_count() or 1)
+        share = options.bn_recalibration / (options.bn_recalibration + len(data.validation))
+        self.candidates = Candidates(
+            checkpoint.model,
+            self.validation,
+            self._repair(int(share * reuse_bytes)),
+            reuse_bytes=int((1 - share) * reuse_bytes) if work.sweep == "fast" else None,
+        )
 
-    def _repair(self) -> Repair | None:
+    def _repair(self, reuse_bytes: int) -> Repair | None:
         if not self.options.bn_recalibration:
             return None
         images = load_batches(self.data, "train", timesteps=self.timesteps, limit=self.options.bn_recalibration)
-        return Recalibration([x for x, _ in images])
+        return Recalibration([x for x, _ in images], reuse_bytes=reuse_bytes if self.work.sweep == "fast" else None)
 
     def run(self, journal: Journal) -> CompressResult:
         """Finds groups, searches, fine-tunes, measures and writes; or quantizes, measures and writes."""
@@ -146,17 +172,19 @@ class _Compression:
         if not prunable:
             raise UnsupportedError(_nothing_prunable(found))
 
-        def evaluate(plan: PrunePlan) -> Measurement:
-            return journal.measure(_key(plan), lambda: self.candidates.measure(plan))
+        baseline = self._evaluator(journal, LocalExecutor(self.candidates)).evaluate(PrunePlan())
+        with open_executor(self.work, self.candidates) as executor:
+            search = self._search(self._evaluator(journal, executor), baseline)
+            outcome = search.run(prunable)
+        return self._finish(search, outcome, found, journal)
 
-        baseline = evaluate(PrunePlan())
-        search = self._search(evaluate, baseline)
-        return self._finish(search, search.run(prunable), found, journal)
+    def _evaluator(self, journal: Journal, executor: Executor) -> Evaluator:
+        return Evaluator(journal, executor, exact=self.work.sweep == "plain")
 
-    def _search(self, evaluate: Callable[[PrunePlan], Measurement], baseline: Measurement) -> Search:
+    def _search(self, evaluator: Evaluator, baseline: Measurement) -> Search:
         return Search(
             config=self.options.config,
-            evaluate=evaluate,
+            evaluator=evaluator,
             baseline=baseline,
             original_bytes=self.checkpoint.spec.original_parameter_bytes or baseline.parameter_bytes,
             progress=self.progress,
@@ -170,10 +198,11 @@ class _Compression:
         small = quantize_network(self.checkpoint.model, bits, spec.normalization, static=spec.static_input)
         small = self.candidates.repaired(small)
         self.progress("quantize", 1, 1)
-        baseline = journal.measure(_key(PrunePlan()), lambda: self.candidates.measure(PrunePlan()))
+        evaluator = self._evaluator(journal, LocalExecutor(self.candidates))
+        baseline = evaluator.evaluate(PrunePlan())
         size = self.candidates.size(small.model, small.spec)
         after = journal.measure("validation, final", lambda: (accuracy(small.model, self.validation), size))
-        search = self._search(lambda _: baseline, baseline)
+        search = self._search(evaluator, baseline)
         outcome = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
         layers = describe_layers(small.weights, self.options.method)
         report = self._describe(search, outcome, journal, small.model, layers=layers, quantization=small.spec)
@@ -273,11 +302,6 @@ class _Compression:
                 draw_sweep(staged / PLOT_NAME, report)
         made = Checkpoint(model=model, spec=spec, quantized=weights)
         return CompressResult(checkpoint=made, report=report, satisfied=report.satisfied)
-
-
-def _key(plan: PrunePlan) -> str:
-    names = " ".join(f"{p.group.name}={len(p.kept)}/{p.group.channels}" for p in plan.groups)
-    return f"validation, {names or 'whole'}, {plan_sha256(plan)[:16]}"
 
 
 def _nothing_prunable(found: tuple[FoundGroup, ...]) -> str:

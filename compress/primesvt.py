@@ -27,15 +27,16 @@ The abstract leaves open, and this module assumes, each settable in :class:`Prim
   let every group spend only that share of it; the first that meets both constraints is accepted, else the one that
   saves most. The paper is said to accept one of several candidates, by the constraints.
 - all accuracies are those of the validation split; batch norm statistics are estimated again for every candidate or not
-  at all, as the caller's ``evaluate`` does (``bn_recalibration`` of :func:`svitkit.compress.pipeline.compress_model`).
+  at all, as the caller's evaluator does (``bn_recalibration`` of :func:`svitkit.compress.pipeline.compress_model`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import torch
 from pydantic import Field, field_validator
@@ -47,9 +48,15 @@ from svitkit.compress.journal import Measurement
 from svitkit.manifest import STRICT
 from svitkit.models.plan import PrunedGroup, PrunePlan
 
-Evaluate = Callable[[PrunePlan], Measurement]
 Progress = Callable[[str, int, int], None]
 Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Evaluates(Protocol):
+    """Measures plans on the validation split, as :class:`svitkit.compress.executor.Evaluator` does."""
+
+    def each(self, plans: Sequence[PrunePlan], *, floor: float | None = None) -> Generator[Measurement, None, None]:
+        """Yields measurements in order; below ``floor`` percent they may be bounds that are below it too."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -104,8 +111,9 @@ class Trial:
     Attributes:
         ratio: fraction of channels asked to be removed.
         pruned: the choice.
-        accuracy: percent, on validation.
+        accuracy: percent, on validation; an estimate where the evaluation stopped early.
         saving: fraction of the network's parameter bytes.
+        images: how many were looked at, if the evaluation stopped early since the rate is surely not robust.
         score: accuracy as a fraction times the memory gain, B(g,r).
         robust: whether accuracy fell by no more than ``epsilon``.
     """
@@ -114,6 +122,7 @@ class Trial:
     pruned: PrunedGroup
     accuracy: float
     saving: float
+    images: int | None
     score: float
     robust: bool
 
@@ -183,14 +192,14 @@ class Search:
 
     Attributes:
         config: constraints and assumptions.
-        evaluate: measures a plan on the validation split.
+        evaluator: measures plans.
         baseline: the network before this search.
         original_bytes: the network before any compression; savings refer to it.
         progress: told the stage, how much of it is done, and how much there is.
     """
 
     config: PrimeSVTConfig
-    evaluate: Evaluate
+    evaluator: Evaluates
     baseline: Measurement
     original_bytes: int
     progress: Progress
@@ -202,8 +211,7 @@ class Search:
             groups: the prunable groups, with the norms of their channels.
         """
         ordered = sorted(groups, key=lambda entry: self._size(entry[0]), reverse=True)
-        swept = tuple(self._sweep(found, norms, at, len(ordered)) for at, (found, norms) in enumerate(ordered))
-        swept = self._choose_targets(swept)
+        swept = self._choose_targets(tuple(self._sweep(ordered)))
         candidates: list[Candidate] = []
         for budget in self.config.budgets:
             candidates.append(self._descend([group for group in swept if group.target], budget))
@@ -234,29 +242,40 @@ class Search:
         """Returns the fraction of the original parameter bytes that a candidate saves."""
         return 1.0 - measurement.parameter_bytes / self.original_bytes
 
-    def _sweep(self, found: FoundGroup, norms: torch.Tensor, at: int, count: int) -> Swept:
-        trials = []
+    def _sweep(self, groups: Sequence[tuple[FoundGroup, torch.Tensor]]) -> Iterator[Swept]:
+        """Prunes every group alone at every rate; all candidates are asked for at once."""
         rates = self.config.rates
-        for index, ratio in enumerate(rates):
-            self.progress("sweep", at * len(rates) + index, count * len(rates))
-            pruned = keep_strongest(found.group, norms, ratio, multiple=self.config.channel_multiple)
-            if pruned is None:
-                continue
-            trials.append(self._trial(found, ratio, pruned, self.evaluate(PrunePlan(groups=(pruned,)))))
-        score = max((trial.score for trial in trials if trial.robust), default=None)
-        self.progress("sweep", (at + 1) * len(rates), count * len(rates))
-        return Swept(found=found, norms=norms, trials=tuple(trials), score=score)
+        choices = [
+            [keep_strongest(found.group, norms, ratio, multiple=self.config.channel_multiple) for ratio in rates]
+            for found, norms in groups
+        ]
+        plans = [PrunePlan(groups=(pruned,)) for row in choices for pruned in row if pruned is not None]
+        with closing(self.evaluator.each(plans, floor=self._robust_from())) as measured:
+            for at, ((found, norms), row) in enumerate(zip(groups, choices, strict=True)):
+                trials = []
+                for index, (ratio, pruned) in enumerate(zip(rates, row, strict=True)):
+                    self.progress("sweep", at * len(rates) + index, len(groups) * len(rates))
+                    if pruned is not None:
+                        trials.append(self._trial(found, ratio, pruned, next(measured)))
+                score = max((trial.score for trial in trials if trial.robust), default=None)
+                yield Swept(found=found, norms=norms, trials=tuple(trials), score=score)
+        self.progress("sweep", len(groups) * len(rates), len(groups) * len(rates))
+
+    def _robust_from(self) -> float:
+        return self.baseline.accuracy - self.config.tolerance
 
     def _trial(self, found: FoundGroup, ratio: float, pruned: PrunedGroup, measured: Measurement) -> Trial:
         saved = self.baseline.parameter_bytes - measured.parameter_bytes
         whole = self.baseline.parameter_bytes if self.config.gain_of == "network" else found.size_bytes
+        accuracy = measured.stopped.accuracy if measured.stopped else measured.accuracy
         return Trial(
             ratio=ratio,
             pruned=pruned,
-            accuracy=measured.accuracy,
+            accuracy=accuracy,
             saving=saved / self.baseline.parameter_bytes,
-            score=measured.accuracy / 100 * saved / whole,
-            robust=measured.accuracy >= self.baseline.accuracy - self.config.tolerance,
+            images=measured.stopped.images if measured.stopped else None,
+            score=accuracy / 100 * saved / whole,
+            robust=measured.accuracy >= self._robust_from(),
         )
 
     def _descend(self, targets: Sequence[Swept], budget: float) -> Candidate:
@@ -282,14 +301,15 @@ class Search:
         self, target: Swept, plan: PrunePlan, now: Measurement, floor: float
     ) -> tuple[PrunePlan, Measurement, str]:
         """Adds the largest rate of a group that keeps accuracy at ``floor``."""
-        for trial in reversed(target.trials):
-            extended = PrunePlan(groups=(*plan.groups, trial.pruned))
-            measured = self.evaluate(extended)
-            if measured.accuracy >= floor:
-                return (
-                    extended,
-                    measured,
-                    f"rate {trial.ratio:g} leaves {measured.accuracy:.2f} %, at least {floor:.2f} % wanted; "
-                    f"saving so far {100 * self.saving(measured):.1f} %",
-                )
+        trials = target.trials[::-1]
+        plans = [PrunePlan(groups=(*plan.groups, trial.pruned)) for trial in trials]
+        with closing(self.evaluator.each(plans, floor=floor)) as measurements:
+            for trial, extended, measured in zip(trials, plans, measurements, strict=True):
+                if measured.accuracy >= floor:
+                    return (
+                        extended,
+                        measured,
+                        f"rate {trial.ratio:g} leaves {measured.accuracy:.2f} %, at least {floor:.2f} % wanted; "
+                        f"saving so far {100 * self.saving(measured):.1f} %",
+                    )
         return plan, now, f"every rate falls below {floor:.2f} % after the larger groups were pruned"

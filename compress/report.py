@@ -22,8 +22,9 @@ class SweepPoint:
     Attributes:
         ratio: fraction of channels asked to be removed.
         channels: channels left after rounding.
-        accuracy: percent, on validation.
+        accuracy: percent, on validation; an estimate where ``images`` is given.
         saving: fraction of the network's parameter bytes that this removal alone saves.
+        images: how many were looked at, if that was enough to know that the loss is too large; None for all.
         score: B score at this rate.
         robust: whether the loss of accuracy is one that the method takes for robust.
     """
@@ -32,6 +33,7 @@ class SweepPoint:
     channels: int
     accuracy: float
     saving: float
+    images: int | None = None
     score: float
     robust: bool
 
@@ -162,6 +164,7 @@ def _points(robustness: Swept) -> tuple[SweepPoint, ...]:
             channels=len(t.pruned.kept),
             accuracy=t.accuracy,
             saving=t.saving,
+            images=t.images,
             score=t.score,
             robust=t.robust,
         )

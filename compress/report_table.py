@@ -31,7 +31,7 @@ def _add_groups(table: Table, groups: tuple[GroupReport, ...]) -> None:
     table.add_column("validation % alone (rate)")
     table.add_column("decision", overflow="fold")
     for group in groups:
-        sweep = " ".join(f"{point.accuracy:.1f} ({point.ratio:g})" for point in group.sweep)
+        sweep = " ".join(f"{'~' * bool(point.images)}{point.accuracy:.1f} ({point.ratio:g})" for point in group.sweep)
         table.add_row(
             group.name,
             f"{group.size_bytes / 1024:.1f}" if group.size_bytes else "",

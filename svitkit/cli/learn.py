@@ -13,14 +13,17 @@ from svitkit.cli.options import (
     AsJson,
     BatchNormImages,
     Data,
+    ExecutorName,
     Finetune,
     Limit,
     MaxDrop,
     Method,
     MinSaving,
     Model,
+    RayAddress,
     Resume,
     Settings,
+    Sweep,
     Timesteps,
     Weights,
 )
@@ -124,9 +127,13 @@ def compress(
     arguments: Arguments = None,
     timesteps: Timesteps = None,
     resume: Resume = False,
+    sweep: Sweep = "fast",
+    executor: ExecutorName = "local",
+    ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a network smaller within limits on accuracy; exit with 3 if the limits cannot be met."""
+    from svitkit.compress.options import WorkOptions
     from svitkit.compress.pipeline import compress_model
     from svitkit.compress.report_table import report_table
     from svitkit.compress.settings import read_settings
@@ -149,6 +156,7 @@ def compress(
                 limit=limit,
                 settings=read_settings(settings or []),
                 resume=resume,
+                work=WorkOptions(sweep=sweep, executor=executor, ray_address=ray_address),
                 progress=advance,
             )
         show({"checkpoint": out, "report": result.report}, report_table(result.report), f"checkpoint: {out}")

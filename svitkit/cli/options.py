@@ -70,6 +70,29 @@ Settings = Annotated[
         "A wrong name shows all that there are.",
     ),
 ]
+Sweep = Annotated[
+    str,
+    typer.Option(
+        "--sweep",
+        metavar="NAME",
+        help="fast runs what candidates share once, and stops where accuracy is surely missed; plain runs every "
+        "candidate whole on every image. Both decide the same.",
+    ),
+]
+ExecutorName = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="Where candidates are measured: local is this process, ray a Ray cluster (pip install 'svitkit[ray]').",
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address", metavar="ADDRESS", help="The cluster for --executor ray; if not given, one is started here."
+    ),
+]
 MaxDrop = Annotated[
     float,
     typer.Option(

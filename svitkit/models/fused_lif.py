@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import frexp
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def can_fuse(node: nn.Module) -> bool:
 
 
 @contextmanager
-def fused_neurons(model: nn.Module) -> Iterator[None]:
+def fused_neurons(model: nn.Module, *, exact: bool = False) -> Iterator[None]:
     """Lets a network's neurons compute in one function each; neurons that it does not know stay as they are.
 
     The spikes are those of ``LIFNode``, to the bit where ``tau`` is a power of two. So are the membrane potentials that
@@ -81,8 +82,11 @@ def fused_neurons(model: nn.Module) -> Iterator[None]:
 
     Args:
         model: the network; after the context its neurons are spikingjelly's again.
+        exact: leave neurons alone whose spikes could differ in a bit.
     """
     nodes = [module for module in model.modules() if can_fuse(module)]
+    if exact:  # tau is a power of two
+        nodes = [node for node in nodes if isinstance(node, LIFNode) and frexp(node.tau)[0] == 0.5]
     for node in nodes:
         node.forward = partial(_forward, node)
     try:

@@ -13,9 +13,10 @@ from torch import nn
 from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.recalibrate import normalize_to
 from svitkit.data import Dataset
+from svitkit.data.dataset import Split, batches
 from svitkit.manifest import Normalization
 from svitkit.models.checkpoint import Checkpoint, build_model
-from svitkit.models.run import example_input
+from svitkit.models.run import example_input, forward_logits
 from svitkit.models.size import parameter_bytes
 from svitkit.models.spec import ModelSpec
 
@@ -126,3 +127,16 @@ class OwnNetwork(nn.Module):
         mixed = self.attn_lif(q @ (k.transpose(-1, -2) @ v) * 0.125)
         tokens = tokens + self.out(mixed.transpose(2, 3).flatten(3))
         return self.head(tokens.mean(2))
+
+
+def own_labels(checkpoint: Checkpoint, dataset: Dataset) -> Dataset:
+    """The dataset with the network's own answers as labels: it is always right, and pruned it is not."""
+
+    def answered(name: str) -> Split:
+        split = dataset.split(name)
+        found = batches(dataset, name, batch_size=64, timesteps=checkpoint.spec.timesteps)
+        with torch.no_grad():
+            y = torch.cat([forward_logits(checkpoint.model, x).argmax(1) for x, _ in found])
+        return Split(x=split.x, y=y.numpy())
+
+    return replace(dataset, train=answered("train"), validation=answered("validation"), test=answered("test"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from svitkit.compress.journal import Journal, Subject
+from svitkit.compress.journal import Journal, Measurement, Stopped, Subject
 from svitkit.errors import ConfigError
 
 SUBJECT = Subject(checkpoint_sha256="a" * 64, data_sha256="b" * 64, settings_sha256="c" * 64)
@@ -24,7 +24,7 @@ def test_the_file_has_one_line_for_the_subject_and_one_a_measurement(tmp_path: P
     write(tmp_path / "j")
     lines = (tmp_path / "j").read_text().splitlines()
     assert len(lines) == 3
-    assert lines[1] == '{"key":"one","accuracy":90.0,"parameter_bytes":100}'
+    assert lines[1] == '{"key":"one","accuracy":90.0,"parameter_bytes":100,"stopped":null}'
 
 
 def test_what_is_known_is_not_measured_again(tmp_path: Path) -> None:
@@ -75,3 +75,34 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path) 
     path.write_text(path.read_text().replace('"one"', "one"))
     with pytest.raises(ConfigError, match="line 2"):
         Journal(path, SUBJECT, resume=True)
+
+
+def stopped(accuracy: float) -> Measurement:
+    return Measurement(
+        key="one", accuracy=accuracy, parameter_bytes=100, stopped=Stopped(images=64, accuracy=41.0, certain=False)
+    )
+
+
+def test_a_stopped_evaluation_answers_only_whether_the_floor_is_missed(tmp_path: Path) -> None:
+    Journal(tmp_path / "j", SUBJECT, resume=False).add(stopped(83.5))
+    journal = Journal(tmp_path / "j", SUBJECT, resume=True)
+    assert journal.find("one", 84.0) == stopped(83.5)
+    assert journal.find("one", 83.5) is None
+    assert journal.find("one") is None
+    assert journal.measure("one", lambda: (41.5, 100)).accuracy == 41.5
+    assert journal.find("one", 84.0) == journal.find("one")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_what_says_less_never_replaces_what_says_more(tmp_path: Path, resumed: bool) -> None:
+    journal = Journal(tmp_path / "j", SUBJECT, resume=False)
+    journal.add(stopped(80.0))
+    journal.add(stopped(83.5))
+    assert journal.find("one", 81.0) == stopped(80.0)
+    exact = Measurement(key="one", accuracy=41.5, parameter_bytes=100)
+    journal.add(exact)
+    journal.add(stopped(70.0))
+    if resumed:
+        journal = Journal(tmp_path / "j", SUBJECT, resume=True)
+    assert journal.find("one") == exact
+    assert len((tmp_path / "j").read_text().splitlines()) == 3

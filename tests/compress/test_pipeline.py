@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from svitkit.compress import pipeline
+from svitkit.compress.options import WorkOptions
 from svitkit.compress.pipeline import CompressResult, compress_model
 from svitkit.compress.report import PruneReport
 from svitkit.compress.report_table import report_table
@@ -18,7 +20,7 @@ from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.manifest import from_json
 from svitkit.models.checkpoint import Checkpoint, load_checkpoint
 from svitkit.models.run import forward_logits
-from tests.compress.networks import firing_checkpoint, probe
+from tests.compress.networks import firing_checkpoint, own_labels, probe
 
 LOOSE: dict[str, Any] = {"max_drop": 100.0, "min_saving": 0.2, "limit": 24}
 
@@ -101,6 +103,37 @@ def test_constraints_that_cannot_both_be_met_leave_the_best_found(
     assert result.report.memory_saving > 0.2
     assert "at least 95 wanted" in result.report.why
     assert load_checkpoint(tmp_path / "out").spec.plan is not None
+
+
+@pytest.mark.parametrize("bn_recalibration", [0, 64])
+def test_the_fast_sweep_decides_as_the_plain_one(
+    checkpoint: Checkpoint, digits: Dataset, tmp_path: Path, bn_recalibration: int
+) -> None:
+    data = own_labels(checkpoint, digits)
+    fast, plain = (
+        compress_model(
+            checkpoint,
+            data,
+            tmp_path / sweep,
+            max_drop=12.0,
+            min_saving=0.2,
+            bn_recalibration=bn_recalibration,
+            settings={"rates": (0.2, 0.5, 0.8)},
+            work=WorkOptions(sweep=sweep),
+        )
+        for sweep in ("fast", "plain")
+    )
+    assert '"images"' in (tmp_path / "fast" / "search.jsonl").read_text()
+    assert '"images"' not in (tmp_path / "plain" / "search.jsonl").read_text()
+    assert fast.checkpoint.spec.plan == plain.checkpoint.spec.plan
+    assert fast.report.candidates == plain.report.candidates
+    assert (fast.report.why, fast.report.after) == (plain.report.why, plain.report.after)
+    for ours, theirs in zip(fast.report.groups, plain.report.groups, strict=True):
+        assert replace(ours, sweep=()) == replace(theirs, sweep=())
+        for point, other in zip(ours.sweep, theirs.sweep, strict=True):
+            assert point.robust == other.robust
+            if point.images is None:
+                assert point == other
 
 
 KILLED = """

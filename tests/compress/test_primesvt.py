@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 
 import pytest
 import torch
 
 from svitkit.compress.groups import FoundGroup
-from svitkit.compress.journal import Measurement
+from svitkit.compress.journal import Measurement, Stopped
 from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search
 from svitkit.models.plan import PruneGroup, PrunePlan
 
@@ -14,18 +14,30 @@ WIDTH = 100
 Cost = Callable[[dict[str, int]], float]
 
 
+class Imaginary:
+    """Measures plans by a formula; below the floor it says no more than that."""
+
+    def __init__(self, cost: Cost, sizes: dict[str, int]) -> None:
+        self.cost, self.sizes = cost, sizes
+        self.asked: list[dict[str, int]] = []
+
+    def each(self, plans: Sequence[PrunePlan], *, floor: float | None = None) -> Generator[Measurement, None, None]:
+        for plan in plans:
+            gone = {pruned.group.name: len(pruned.removed()) for pruned in plan.groups}
+            self.asked.append(gone)
+            size = sum(self.sizes.values()) - sum(self.sizes[name] * count // WIDTH for name, count in gone.items())
+            accuracy, stopped = 90.0 - self.cost(gone), None
+            if floor is not None and accuracy < floor:
+                stopped = Stopped(images=40, accuracy=accuracy, certain=True)
+                accuracy = floor - 0.01
+            yield Measurement(key=str(gone), accuracy=accuracy, parameter_bytes=size, stopped=stopped)
+
+
 def search(
     cost: Cost, sizes: dict[str, int], filters: dict[str, int] | None = None, **settings: object
 ) -> tuple[Outcome, list[dict[str, int]]]:
     """Runs the method on imaginary groups of 100 channels; ``cost`` maps removed channels to points lost."""
-    asked: list[dict[str, int]] = []
-
-    def evaluate(plan: PrunePlan) -> Measurement:
-        removed = {pruned.group.name: len(pruned.removed()) for pruned in plan.groups}
-        asked.append(removed)
-        size = sum(sizes.values()) - sum(sizes[name] * count // WIDTH for name, count in removed.items())
-        return Measurement(key=str(removed), accuracy=90.0 - cost(removed), parameter_bytes=size)
-
+    evaluator = Imaginary(cost, sizes)
     groups = [
         (
             FoundGroup(
@@ -41,12 +53,12 @@ def search(
     ]
     run = Search(
         config=PrimeSVTConfig(**{"channel_multiple": 1, "rates": (0.25, 0.5), **settings}),  # type: ignore[arg-type]
-        evaluate=evaluate,
-        baseline=evaluate(PrunePlan()),
+        evaluator=evaluator,
+        baseline=next(evaluator.each([PrunePlan()])),
         original_bytes=sum(sizes.values()),
         progress=lambda stage, done, total: None,
     )
-    return run.run(groups), asked
+    return run.run(groups), evaluator.asked
 
 
 def norms() -> torch.Tensor:
@@ -174,3 +186,12 @@ def test_every_rate_says_its_score_and_whether_it_is_robust() -> None:
     trials = outcome.swept[0].trials
     assert [trial.robust for trial in trials] == [True, False]
     assert [trial.score for trial in trials] == [pytest.approx(0.89 * 0.25), pytest.approx(0.88 * 0.5)]
+
+
+def test_a_rate_whose_evaluation_stopped_is_listed_with_its_estimate_and_never_taken() -> None:
+    outcome, _ = search(lambda gone: 0.0 if gone.get("a", 0) <= 25 else 8.0, {"a": 5000}, min_saving=0.4)
+    low, high = outcome.swept[0].trials
+    assert (low.robust, low.accuracy, low.images) == (True, 90.0, None)
+    assert (high.robust, high.accuracy, high.images) == (False, 82.0, 40)
+    assert removed(outcome) == {"a": 25}
+    assert outcome.measurement.accuracy == 90.0

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from svitkit.compress.options import WorkOptions
+from svitkit.compress.pipeline import CompressResult, compress_model
+from svitkit.data import Dataset, load_data
+from svitkit.models.checkpoint import Checkpoint
+from tests.compress.networks import firing_checkpoint, own_labels
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return firing_checkpoint("spikformer", load_data("digits"))
+
+
+@pytest.fixture(scope="module")
+def data(checkpoint: Checkpoint) -> Dataset:
+    return own_labels(checkpoint, load_data("digits"))
+
+
+def compress(checkpoint: Checkpoint, data: Dataset, out: Path, executor: str, **options: Any) -> CompressResult:
+    return compress_model(
+        checkpoint,
+        data,
+        out,
+        max_drop=12.0,
+        min_saving=0.2,
+        limit=96,
+        bn_recalibration=32,
+        settings={"rates": (0.2, 0.5, 0.8)},
+        work=WorkOptions(executor=executor),
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def locally(checkpoint: Checkpoint, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> CompressResult:
+    return compress(checkpoint, data, tmp_path_factory.mktemp("locally") / "out", "local")
+
+
+def worker_processes() -> list[int]:
+    """Finds the processes that measure: Ray names them after the class and the method."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(b"ray::Worker.measure"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_kill_9_of_workers_in_mid_sweep_changes_nothing_in_the_result(
+    cluster: Any, locally: CompressResult, checkpoint: Checkpoint, data: Dataset, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def kill(stage: str, done: int, total: int) -> None:
+        if stage == "sweep" and done in (3, 8):
+            for process in worker_processes()[:1]:
+                os.kill(process, signal.SIGKILL)
+                killed.append(process)
+
+    result = compress(checkpoint, data, tmp_path / "out", "ray", progress=kill)
+    assert killed
+    assert result.report == locally.report
+    assert result.checkpoint.spec == locally.checkpoint.spec
+    journal = (tmp_path / "out" / "search.jsonl").read_text().splitlines()
+    assert len({line.split('"accuracy"')[0] for line in journal}) == len(journal)
+
+
+@pytest.mark.slow
+def test_a_search_begun_here_is_finished_on_the_cluster(
+    cluster: Any, locally: CompressResult, checkpoint: Checkpoint, data: Dataset, tmp_path: Path
+) -> None:
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "sweep" and done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compress(checkpoint, data, tmp_path / "out", "local", progress=interrupt)
+    known = (tmp_path / "out" / "search.jsonl").read_text()
+    result = compress(checkpoint, data, tmp_path / "out", "ray", resume=True)
+    assert (tmp_path / "out" / "search.jsonl").read_text().startswith(known)
+    assert result.report == locally.report
