@@ -5,6 +5,7 @@ import json
 import pytest
 
 from svitkit.doctor import PACKAGES, Check, is_ready
+from svitkit.zoo import ZOO
 
 
 def only_object(text: str) -> dict[str, object]:
@@ -35,12 +36,13 @@ def test_a_misspelt_board_gets_the_nearest_name(svitkit):
     assert done.stderr.startswith("error: unknown board 'raspbery-pi-4'. Did you mean 'raspberry-pi-4'?")
 
 
-def test_models_as_json_lists_the_packaged_network(svitkit):
+def test_models_as_json_lists_the_packaged_networks(svitkit):
     done = svitkit("models", "--json")
     assert done.returncode == 0
-    (network,) = only_object(done.stdout)["models"]
-    assert network["name"] == "digits-spikformer"
-    assert network["parameter_bytes"] > 0
+    networks = {network["name"]: network for network in only_object(done.stdout)["models"]}
+    assert list(networks) == list(ZOO)
+    assert networks["digits-spikformer"]["input_shape"] == [1, 16, 16]
+    assert all(network["parameter_bytes"] > 0 for network in networks.values())
 
 
 def test_doctor_names_every_package_and_agrees_with_its_exit_code(svitkit):
