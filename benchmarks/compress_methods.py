@@ -4,7 +4,8 @@
 images; ``primesvt-old-bn`` keeps the statistics of the whole network; ``primesvt-max`` goes on for as long as accuracy
 allows. ``uniform`` removes one fraction of every group that can be pruned, the channels of the lowest L2 norm, and
 ``torch-pruning`` what Torch-Pruning's MagnitudePruner removes at one fraction; both search the largest fraction within
-the constraint by bisection, with batch norms estimated again. Every other name is one of ``svitkit compress --method``.
+the constraint by bisection, with batch norms estimated again. Every other name is one of ``svitkit compress --method``
+with its defaults.
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ def compress_with(method: str, task: Task, advance: Advance) -> Compressed:
 
 
 def _own(method: str, task: Task, advance: Advance) -> Compressed:
-    name, bn_images, settings = VARIANTS.get(method, (method, BN_IMAGES, {}))
+    default = (method, BN_IMAGES if method in INTEGER_METHODS else 0, {})
+    name, bn_images, settings = VARIANTS.get(method, default)
     out = task.work / method
     result = compress_model(
         task.checkpoint,
@@ -139,7 +141,8 @@ def _own(method: str, task: Task, advance: Advance) -> Compressed:
 
 def _journal_points(path: Path, report: PruneReport) -> tuple[Point, ...]:
     entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[1:]]
-    measured = [entry for entry in entries if entry["key"].startswith("validation, ")]
+    # of an evaluation that was stopped one knows only that it missed its floor
+    measured = [entry for entry in entries if entry["key"].startswith("validation, ") and entry.get("stopped") is None]
     size, reached = report.original_parameter_bytes, report.before.validation
     return pareto(
         [Point(saving=1 - entry["parameter_bytes"] / size, lost=reached - entry["accuracy"]) for entry in measured]

@@ -182,6 +182,27 @@ def test_primesvt_with_old_statistics_differs_from_primesvt_in_nothing_else(
     }
     assert seen["primesvt"] == seen["primesvt-old-bn"]
     assert seen["primesvt-max"].pop("settings") == {"stop_at_saving": False}
+    with pytest.raises(Stopped):
+        compress_with("int8", task, silent)
+    assert (seen["int8"]["method"], seen["int8"]["bn_recalibration"], seen["int8"]["settings"]) == ("int8", 512, {})
+
+
+def test_the_points_of_a_search_are_what_it_measured_to_the_end(tmp_path: Path) -> None:
+    def entry(key: str, accuracy: float, size: int, **more: Any) -> str:
+        return json.dumps({"key": key, "accuracy": accuracy, "parameter_bytes": size, **more})
+
+    lines = [
+        json.dumps({"svitkit_search": 1}),
+        entry("validation, whole, 0", 90.0, 1000),
+        entry("validation, a=1/2, 1", 89.0, 800),
+        entry("validation, a=1/4, 2", 89.5, 700, stopped={"images": 10, "accuracy": 50.0, "certain": True}),
+        entry("gate, a=1/4, 2", 100.0, 100),
+        entry("test, after", 95.0, 100),
+    ]
+    (tmp_path / "search.jsonl").write_text("\n".join(lines) + "\n")
+    report = SimpleNamespace(original_parameter_bytes=1000, before=SimpleNamespace(validation=90.0))
+    points = compress_methods._journal_points(tmp_path / "search.jsonl", report)  # type: ignore[arg-type]
+    assert [(point.saving, point.lost) for point in points] == [(0.0, 0.0), (pytest.approx(0.2), 1.0)]
 
 
 def test_a_peer_that_cannot_compress_is_null_with_its_reason(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
