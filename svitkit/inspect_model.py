@@ -107,7 +107,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
     def weights(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             macs = output.numel() * _macs_per_output(module) // self.batch
-            rate = None if isinstance(module, _BatchNorm) else _spike_rate(inputs[0])
+            rate = _spike_rate(inputs[0]) if isinstance(module, nn.Linear | _ConvNd) else None
             ops = macs * (1.0 if rate is None else rate)
             self._add(name, type(module).__name__, output, macs=macs, rate=rate, ops=ops)
 
@@ -156,9 +156,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
 def _macs_per_output(module: nn.Module) -> int:
     if isinstance(module, _BatchNorm):
         return 1
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    return weight[0].numel()
+    return module.weight[0].numel() if isinstance(module, nn.Linear | _ConvNd) else 0
 
 
 def _spike_rate(x: torch.Tensor) -> float | None:

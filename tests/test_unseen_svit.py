@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -17,7 +18,8 @@ from svitkit.compress.mask import silence
 from svitkit.compress.pipeline import compress_model
 from svitkit.compress.quantize import quantize_network, uniform_bits
 from svitkit.data import load_data
-from svitkit.export.pipeline import export_onnx
+from svitkit.export.pipeline import export_onnx, parameter_initializer_bytes
+from svitkit.inspect_model import inspect_network
 from svitkit.manifest import Mode
 from svitkit.models.checkpoint import Checkpoint, load_checkpoint
 from svitkit.models.liven import liven
@@ -119,6 +121,7 @@ def test_the_pruned_network_computes_the_same_in_torch_in_onnx_runtime_and_in_a_
     wanted, images = recorded(checkpoint), IMAGES[:, None].numpy()
     assert_lively(wanted)
     export_onnx(checkpoint, path, mode=mode)
+    assert parameter_initializer_bytes(onnx.load(path)) == checkpoint.parameter_bytes()
     build_bundle(path, load_board("host"), bundle, golden=images[:4])
     runs = [by_session(bundle, images)]
     if mode == "sequence":
@@ -142,6 +145,12 @@ def test_the_pruned_network_in_integers_gives_the_same_bits_in_onnx_runtime_and_
     np.testing.assert_array_equal(got.logits, wanted.logits)
     for name, spikes in wanted.spikes.items():
         np.testing.assert_array_equal(got.spikes[name].reshape(-1), spikes.reshape(-1))
+
+
+def test_its_layers_are_listed_with_all_of_its_parameters() -> None:
+    rows = {row.layer: row for row in inspect_network(lively(), FRAMES[:, :4])}
+    assert (rows["first"].parameters, rows["first"].macs) == (64 * 16, 0)
+    assert sum(row.parameters for row in rows.values()) == lively().parameter_count()
 
 
 def test_the_search_prunes_it_and_its_checkpoint_is_read_again(tmp_path: Path) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from svitkit.models.quantized import stored_bytes
 from svitkit.models.run import forward_logits
 from svitkit.models.spec import QuantizationSpec
 
 FLOAT32_BYTES = 4
+LAYERS = (_ConvNd, nn.Linear, _BatchNorm)
 
 
 def parameter_bytes(model: nn.Module, example: torch.Tensor, quantization: QuantizationSpec | None = None) -> int:
@@ -51,9 +57,10 @@ def layer_parameters(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
         example: (T, B, C, H, W) float32, any input of the right shape.
 
     Returns:
-        Number of parameters by qualified layer name, in the order of execution; a folded batch norm has no entry.
+        Number of parameters by qualified layer name, in the order of execution; a folded batch norm has no entry. Other
+        modules follow with the parameters of their own that are read (places of tokens).
     """
-    calls = trace_calls(model, example)
+    calls, touched = _trace(model, example)
     producers: dict[int, str] = {}
     counts: dict[str, int] = {}
     biased: set[str] = set()
@@ -71,27 +78,59 @@ def layer_parameters(model: nn.Module, example: torch.Tensor) -> dict[str, int]:
             if isinstance(getattr(module, "bias", None), torch.Tensor):
                 biased.add(name)
         producers[got.untyped_storage().data_ptr()] = name
+    for name, module in model.named_modules():
+        if not isinstance(module, LAYERS):
+            own = sum(p.numel() for p in module.parameters(recurse=False) if id(p) in touched)
+            counts |= {name: own} if own else {}
     return counts
+
+
+class _Readings(TorchFunctionMode):
+    """Notes which parameters are read while it is on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.touched: set[int] = set()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Runs an operator."""
+        kwargs = kwargs or {}
+        self.touched |= {id(value) for value in tree_leaves((args, kwargs)) if isinstance(value, nn.Parameter)}
+        return func(*args, **kwargs)
 
 
 def trace_calls(model: nn.Module, example: torch.Tensor) -> list[tuple[str, nn.Module, torch.Tensor, torch.Tensor]]:
     """Lists the calls of layers with parameters; holding the tensors keeps their storage addresses distinct."""
+    return _trace(model, example)[0]
+
+
+def _trace(
+    model: nn.Module, example: torch.Tensor
+) -> tuple[list[tuple[str, nn.Module, torch.Tensor, torch.Tensor]], set[int]]:
+    """Lists the calls of layers, and the identities of the parameters that were read."""
     calls: list[tuple[str, nn.Module, torch.Tensor, torch.Tensor]] = []
     handles = []
     for name, module in model.named_modules():
-        if isinstance(module, _ConvNd | nn.Linear | _BatchNorm):
+        if isinstance(module, LAYERS):
             handles.append(
                 module.register_forward_hook(
                     lambda module, inputs, output, name=name: calls.append((name, module, inputs[0], output))
                 )
             )
     training = model.training
+    readings = _Readings()
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), readings:
             forward_logits(model, example)
     finally:
         model.train(training)
         for handle in handles:
             handle.remove()
-    return calls
+    return calls, readings.touched

@@ -31,6 +31,23 @@ def test_batch_norms_fold_where_they_follow_a_layer_and_dead_layers_do_not_count
     assert parameter_bytes(Small(), x) == 4 * (40 + 8 + 15)
 
 
+class Placed(Small):
+    """Adds a learned place to every pixel, and holds one that it does not add."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place, self.unread = nn.Parameter(torch.zeros(1, 5, 5)), nn.Parameter(torch.zeros(7))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + self.place)
+
+
+def test_parameters_outside_of_layers_count_where_they_are_read() -> None:
+    x = torch.zeros(2, 1, 1, 5, 5)
+    assert layer_parameters(Placed(), x) == {"conv.0": 4 * 9 + 4, "alone": 8, "head": 15, "": 25}
+    assert parameter_bytes(Placed(), x) == 4 * (40 + 8 + 15 + 25)
+
+
 def test_a_bias_and_a_batch_norm_behind_it_are_one_bias() -> None:
     model = nn.Sequential(layer.Conv2d(1, 4, 3, bias=True, step_mode="m"), layer.BatchNorm2d(4, step_mode="m"), Mean())
     assert parameter_bytes(model, torch.zeros(2, 1, 1, 5, 5)) == 4 * (36 + 4)
