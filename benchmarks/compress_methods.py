@@ -40,7 +40,7 @@ BN_IMAGES = 512
 STEPS = 6
 """Bisections: the fraction is found to 1/64."""
 MULTIPLE = 4
-VARIANTS = {
+VARIANTS: dict[str, tuple[str, int, dict[str, object]]] = {
     "primesvt": ("primesvt", BN_IMAGES, {}),
     "primesvt-old-bn": ("primesvt", 0, {}),
     "primesvt-max": ("primesvt", BN_IMAGES, {"stop_at_saving": False}),
@@ -115,7 +115,7 @@ def compress_with(method: str, task: Task, advance: Advance) -> Compressed:
 
 
 def _own(method: str, task: Task, advance: Advance) -> Compressed:
-    default = (method, BN_IMAGES if method in INTEGER_METHODS else 0, {})
+    default: tuple[str, int, dict[str, object]] = (method, BN_IMAGES if method in INTEGER_METHODS else 0, {})
     name, bn_images, settings = VARIANTS.get(method, default)
     out = task.work / method
     result = compress_model(
@@ -164,8 +164,13 @@ def _uniform(task: Task, advance: Advance) -> Compressed:
         return PrunePlan(groups=tuple(pruned for pruned in chosen if pruned is not None))
 
     plans = {ratio: plan_at(ratio) for ratio in _fractions()}
+
+    def measure(ratio: float) -> tuple[float, int]:
+        smaller = candidates.build(plans[ratio])
+        return accuracy(smaller, validation), candidates.size(smaller)
+
     search = _Bisection(task, accuracy(model, validation), candidates.size(model))
-    ratio = search.run(lambda ratio: candidates.measure(plans[ratio]), advance)
+    ratio = search.run(measure, advance)
     plan = plans[ratio] if ratio else PrunePlan()
     spec = replace(spec, plan=compose(spec.plan, plan) if plan.groups else spec.plan)
     smaller = Checkpoint(model=candidates.build(plan), spec=spec)
