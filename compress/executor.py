@@ -17,7 +17,6 @@ from svitkit.compress.journal import Journal, Measurement, plan_key
 from svitkit.models.plan import PrunePlan
 
 if TYPE_CHECKING:
-    from svitkit.compress.evaluate import Candidates
     from svitkit.compress.options import WorkOptions
 
 
@@ -28,15 +27,27 @@ class Wanted:
     Attributes:
         plan: what it lacks.
         floor: percent; how far below it the accuracy is need not be known. None to know it in any case.
+        stage: of the search.
     """
 
     plan: PrunePlan
     floor: float | None
+    stage: str = "validation"
 
     @property
     def key(self) -> str:
         """The candidate's name within the search."""
-        return plan_key(self.plan)
+        return plan_key(self.plan, self.stage)
+
+
+class Measures(Protocol):
+    """Measures a plan: :class:`svitkit.compress.evaluate.Candidates` or :class:`svitkit.compress.probes.Probes`."""
+
+    def measure(self, plan: PrunePlan, *, floor: float | None = None) -> Measurement:
+        """Measures a candidate; how far it is below ``floor`` percent need not be known."""
+
+    def prepare(self) -> None:
+        """Finds out what every candidate is compared with; copies made afterwards know it."""
 
 
 class Executor(Protocol):
@@ -55,7 +66,7 @@ class Executor(Protocol):
 class LocalExecutor:
     """Measures in this process, one candidate after the other."""
 
-    def __init__(self, candidates: Candidates) -> None:
+    def __init__(self, candidates: Measures) -> None:
         self._candidates = candidates
 
     def measure(self, wanted: Sequence[Wanted]) -> Generator[Measurement, None, None]:
@@ -70,15 +81,16 @@ class LocalExecutor:
 class Evaluator:
     """Measures plans, each at most once: the search's view of journal and executor."""
 
-    def __init__(self, journal: Journal, executor: Executor, *, exact: bool = False) -> None:
+    def __init__(self, journal: Journal, executor: Executor, *, exact: bool = False, stage: str = "validation") -> None:
         """Begins with what the journal knows.
 
         Args:
             journal: the search's memory.
             executor: measures what is not in it.
             exact: measure every accuracy to the end, whatever the floor.
+            stage: of the search; the executor's measurements have it in their keys.
         """
-        self._journal, self._executor, self._exact = journal, executor, exact
+        self._journal, self._executor, self._exact, self._stage = journal, executor, exact, stage
 
     def evaluate(self, plan: PrunePlan, *, floor: float | None = None) -> Measurement:
         """Measures one plan; for ``floor`` see :meth:`each`."""
@@ -99,18 +111,18 @@ class Evaluator:
                 ``stopped`` is set, and ``accuracy`` is a bound that is below the floor too.
         """
         floor = None if self._exact else floor
-        wanted = {one.key: one for one in (Wanted(plan=plan, floor=floor) for plan in plans)}
+        wanted = {one.key: one for one in (Wanted(plan=plan, floor=floor, stage=self._stage) for plan in plans)}
         missing = [one for key, one in wanted.items() if self._journal.find(key, floor) is None]
         with closing(self._executor.measure(missing)) as measured:
             for plan in plans:
-                key = plan_key(plan)
+                key = plan_key(plan, self._stage)
                 while (known := self._journal.find(key, floor)) is None:
                     self._journal.add(next(measured))
                 yield known
 
 
 @contextmanager
-def open_executor(work: WorkOptions, candidates: Candidates) -> Iterator[Executor]:
+def open_executor(work: WorkOptions, candidates: Measures) -> Iterator[Executor]:
     """Yields an executor that is closed in the end.
 
     Args:

@@ -63,22 +63,24 @@ class Measurement:
         accuracy: percent of the split's images that were classified correctly; at most, if the evaluation was stopped.
         parameter_bytes: bytes of the candidate's deployed float32 parameters.
         stopped: where the evaluation ended; None if it saw every image.
+        divergence: mean Kullback-Leibler divergence from the network before the search, in nats, where it was measured.
     """
 
     key: str
     accuracy: float
     parameter_bytes: int
     stopped: Stopped | None = None
+    divergence: float | None = None
 
     def answers(self, floor: float | None) -> bool:
         """Whether this is all one need know: the accuracy, or that it is below ``floor`` percent."""
         return self.stopped is None or (floor is not None and self.accuracy < floor)
 
 
-def plan_key(plan: PrunePlan) -> str:
-    """Names a candidate within a search."""
+def plan_key(plan: PrunePlan, stage: str = "validation") -> str:
+    """Names a candidate within a search; a plan may be measured in several stages."""
     names = " ".join(f"{p.group.name}={len(p.kept)}/{p.group.channels}" for p in plan.groups)
-    return f"validation, {names or 'whole'}, {plan_sha256(plan)[:16]}"
+    return f"{stage}, {names or 'whole'}, {plan_sha256(plan)[:16]}"
 
 
 class Journal:

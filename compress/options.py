@@ -9,12 +9,14 @@ from dataclasses import asdict, dataclass, fields
 
 from pydantic import ValidationError
 
+from svitkit.compress.balance import BalanceConfig
 from svitkit.compress.primesvt import PrimeSVTConfig
 from svitkit.errors import ConfigError, unknown_name
 from svitkit.manifest import to_json
 
 INTEGER_METHODS = {"int8": 8, "int4": 4}
-METHODS = ("primesvt", *INTEGER_METHODS)
+CONFIGS: dict[str, type[BalanceConfig] | type[PrimeSVTConfig]] = {"svitkit": BalanceConfig, "primesvt": PrimeSVTConfig}
+METHODS = (*CONFIGS, *INTEGER_METHODS)
 SWEEPS = ("fast", "plain")
 EXECUTORS = ("local", "ray")
 
@@ -65,7 +67,7 @@ class CompressOptions:
     """
 
     method: str
-    config: PrimeSVTConfig
+    config: PrimeSVTConfig | BalanceConfig
     bn_recalibration: int
     finetune_epochs: int
     seed: int
@@ -82,19 +84,26 @@ class CompressOptions:
         for name in ("bn_recalibration", "finetune_epochs", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be 0 or more.")
+        if self.method == "svitkit" and self.bn_recalibration:
+            raise ConfigError(
+                f"method 'svitkit' mends weights and batch norms by itself, on setting 'calibration_images'. "
+                f"Leave bn_recalibration={self.bn_recalibration} out."
+            )
         if self.method in INTEGER_METHODS and self.finetune_epochs:
             raise ConfigError(
                 f"method '{self.method}' makes the weights integers, and training would move them off. "
-                f"Fine-tune with the method before it (primesvt), then quantize without --finetune."
+                f"Fine-tune with the method before it (svitkit), then quantize without --finetune."
             )
 
     def sha256(self) -> str:
         """Returns a hash of every option."""
-        content = {**asdict(self), "config": json.loads(to_json(self.config, PrimeSVTConfig))}
+        content = {**asdict(self), "config": json.loads(to_json(self.config, type(self.config)))}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def configure(method: str, max_drop: float, min_saving: float, settings: Mapping[str, object]) -> PrimeSVTConfig:
+def configure(
+    method: str, max_drop: float, min_saving: float, settings: Mapping[str, object]
+) -> PrimeSVTConfig | BalanceConfig:
     """Returns a method's settings: the user's constraints, what the user set beside them, and defaults for the rest.
 
     Args:
@@ -109,19 +118,20 @@ def configure(method: str, max_drop: float, min_saving: float, settings: Mapping
     if settings and method in INTEGER_METHODS:
         raise ConfigError(f"method '{method}' has no settings, got '{next(iter(settings))}'. Leave it out.")
     given = {"max_drop": max_drop, "min_saving": min_saving}
-    names = [field.name for field in fields(PrimeSVTConfig) if field.name not in given]
+    kind = CONFIGS.get(method, PrimeSVTConfig)
+    names = [field.name for field in fields(kind) if field.name not in given]
     for name in settings:
         if name in given:
             raise ConfigError(f"'{name}' is an option of its own (--{name.replace('_', '-')}) and no setting.")
         if name not in names:
             raise unknown_name("setting", name, names)
-    several = {name for name in names if isinstance(getattr(PrimeSVTConfig(), name), tuple)}
+    several = {name for name in names if isinstance(getattr(kind(), name), tuple)}
     wrapped = {
         name: (value,) if name in several and isinstance(value, int | float | str) else value
         for name, value in settings.items()
     }
     try:
-        return PrimeSVTConfig(**given, **wrapped)  # type: ignore[arg-type]
+        return kind(**given, **wrapped)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}.") from None

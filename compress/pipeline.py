@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from svitkit.compress.balance import BalanceConfig, BalanceSearch
+from svitkit.compress.calibrate import calibrate
 from svitkit.compress.compose import compose
 from svitkit.compress.directory import TRAINING_NAME, prepare_directory
 from svitkit.compress.evaluate import Candidates, Repair, accuracy, data_sha256, limited, load_batches
-from svitkit.compress.executor import Evaluator, Executor, LocalExecutor, open_executor
+from svitkit.compress.executor import Evaluator, Executor, LocalExecutor, Measures, open_executor
 from svitkit.compress.finetune import finetune, finetune_options
 from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.importance import filter_norms
 from svitkit.compress.journal import JOURNAL_NAME, Journal, Measurement, Subject
+from svitkit.compress.layer_costs import LayerCost, LayerCosts, macs_costs, memory_costs
 from svitkit.compress.options import INTEGER_METHODS, CompressOptions, WorkOptions, configure
 from svitkit.compress.plot import PLOT_NAME, draw_sweep
 from svitkit.compress.prefix import spare_bytes
-from svitkit.compress.primesvt import Outcome, Search
+from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search
+from svitkit.compress.probes import Probes
 from svitkit.compress.quantize import QuantizedNetwork, quantize_network, uniform_bits
 from svitkit.compress.recalibrate import Recalibration
 from svitkit.compress.report import REPORT_NAME, Accuracy, GroupReport, PruneReport, describe_groups, describe_outcome
@@ -32,6 +37,7 @@ from svitkit.manifest import to_json
 from svitkit.models.checkpoint import Checkpoint, checkpoint_sha256, save_checkpoint
 from svitkit.models.plan import PrunePlan
 from svitkit.models.run import example_input
+from svitkit.models.size import layer_parameters
 from svitkit.models.spec import QuantizationSpec, match_dataset
 
 Progress = Callable[[str, int, int], None]
@@ -72,11 +78,13 @@ def compress_model(
     limit: int | None = None,
     settings: Mapping[str, object] | None = None,
     work: WorkOptions | None = None,
+    layer_costs: Mapping[str, LayerCost] | None = None,
     progress: Progress | None = None,
 ) -> CompressResult:
     """Makes a network smaller within limits on accuracy, and writes it as a checkpoint directory.
 
-    ``primesvt`` prunes; ``int8`` and ``int4`` round weights (:mod:`svitkit.compress.quantize`), also pruned ones.
+    ``svitkit`` (:mod:`svitkit.compress.balance`) and ``primesvt`` prune; ``int8`` and ``int4`` round weights
+    (:mod:`svitkit.compress.quantize`), also pruned ones.
 
     Beside the checkpoint the directory holds ``report.json``, its picture ``sweep.svg``, and ``search.jsonl``, the
     journal of every measurement. Every decision is taken on the validation split; the test split is measured once
@@ -95,8 +103,10 @@ def compress_model(
         seed: of the fine-tuning.
         limit: at most that many images of every split.
         settings: what the method assumes, by name, where it shall not be the default
-            (:class:`svitkit.compress.primesvt.PrimeSVTConfig`).
+            (:class:`svitkit.compress.balance.BalanceConfig`, :class:`svitkit.compress.primesvt.PrimeSVTConfig`).
         work: how the search is done; the fast way in this process if not given.
+        layer_costs: what layers cost on a board, for the objective ``latency`` of method ``svitkit``
+            (:func:`svitkit.objective.latency_costs`).
         progress: told the stage, how much of it is done, and how much there is.
 
     Raises:
@@ -115,7 +125,7 @@ def compress_model(
     _refuse_quantized(checkpoint, method)
     data = limited(match_dataset(dataset, checkpoint.spec), limit)
     prepare_directory(out, resume=resume)
-    run = _Compression(checkpoint, data, out, options, work or WorkOptions(), progress or _silent)
+    run = _Compression(checkpoint, data, out, options, work or WorkOptions(), layer_costs, progress or _silent)
     subject = Subject(
         checkpoint_sha256=checkpoint_sha256(checkpoint),
         data_sha256=data_sha256(data),
@@ -134,15 +144,17 @@ class _Compression:
         out: Path,
         options: CompressOptions,
         work: WorkOptions,
+        layer_costs: Mapping[str, LayerCost] | None,
         progress: Progress,
     ) -> None:
         self.checkpoint, self.data, self.out, self.options, self.progress = checkpoint, data, out, options, progress
+        self.layer_costs = layer_costs
         self.work = work
         self.timesteps = checkpoint.spec.timesteps
         self.validation = load_batches(
             data, "validation", timesteps=self.timesteps, seed=ORDER_SEED, batch_size=VALIDATION_BATCH
         )
-        reuse_bytes = spare_bytes(1 if work.executor == "local" else os.cpu_count() or 1)
+        self.reuse_bytes = reuse_bytes = spare_bytes(1 if work.executor == "local" else os.cpu_count() or 1)
         share = options.bn_recalibration / (options.bn_recalibration + len(data.validation))
         self.candidates = Candidates(
             checkpoint.model,
@@ -168,20 +180,73 @@ class _Compression:
             residual_widths=self.options.config.residual_widths,
         )
         self.progress("trace", 1, 1)
-        prunable = [(group, filter_norms(self.checkpoint.model, group)) for group in found if group.prunable]
+        prunable = [group for group in found if group.prunable]
         if not prunable:
             raise UnsupportedError(_nothing_prunable(found))
-
+        if isinstance(self.options.config, BalanceConfig):
+            return self._balance(self.options.config, prunable, found, journal)
+        normed = [(group, filter_norms(self.checkpoint.model, group)) for group in prunable]
         baseline = self._evaluator(journal, LocalExecutor(self.candidates)).evaluate(PrunePlan())
         with open_executor(self.work, self.candidates) as executor:
             search = self._search(self._evaluator(journal, executor), baseline)
-            outcome = search.run(prunable)
+            outcome = search.run(normed)
         return self._finish(search, outcome, found, journal)
+
+    def _balance(
+        self,
+        config: BalanceConfig,
+        prunable: Sequence[FoundGroup],
+        found: tuple[FoundGroup, ...],
+        journal: Journal,
+    ) -> CompressResult:
+        """Svitkit's own pruning: calibrates, searches, and goes on as the other methods do."""
+        model = self.checkpoint.model
+        images = load_batches(self.data, "train", timesteps=self.timesteps, limit=config.calibration_images)
+        calibration = calibrate(model, prunable, torch.cat([x for x, _ in images], 1), self.progress)
+        self.candidates = Candidates(
+            model,
+            self.validation,
+            calibration.reconstruction,
+            reuse_bytes=self.reuse_bytes if self.work.sweep == "fast" else None,
+        )
+        few = load_batches(self.data, "validation", timesteps=self.timesteps, limit=config.probe_images)
+        with ExitStack() as stack:
+
+            def evaluator(candidates: Measures, stage: str = "validation") -> Evaluator:
+                executor = stack.enter_context(open_executor(self.work, candidates))
+                return Evaluator(journal, executor, exact=self.work.sweep == "plain", stage=stage)
+
+            baseline = self._evaluator(journal, LocalExecutor(self.candidates)).evaluate(PrunePlan())
+            search = BalanceSearch(
+                config=config,
+                evaluator=evaluator(self.candidates),
+                probes=evaluator(Probes(model, few, calibration.compensation, stage="probe"), "probe"),
+                contexts=evaluator(Probes(model, few, calibration.reconstruction, stage="context"), "context"),
+                costs=self._costs(config),
+                baseline=baseline,
+                images=len(self.data.validation),
+                original_bytes=self.checkpoint.spec.original_parameter_bytes or baseline.parameter_bytes,
+                progress=self.progress,
+            )
+            outcome = search.run(calibration.orders)
+        return self._finish(search, outcome, found, journal)
+
+    def _costs(self, config: BalanceConfig) -> LayerCosts:
+        """Returns what the objective counts."""
+        model, example = self.checkpoint.model, example_input(self.checkpoint.spec)
+        if config.objective == "latency":
+            if self.layer_costs is None:
+                raise ConfigError("objective 'latency' needs the costs of layers on a board. Name the board (--board).")
+            return LayerCosts(model, self.layer_costs)
+        if config.objective == "macs":
+            return LayerCosts(model, macs_costs(model, example))
+        return LayerCosts(model, memory_costs(model, layer_parameters(model, example)))
 
     def _evaluator(self, journal: Journal, executor: Executor) -> Evaluator:
         return Evaluator(journal, executor, exact=self.work.sweep == "plain")
 
     def _search(self, evaluator: Evaluator, baseline: Measurement) -> Search:
+        assert isinstance(self.options.config, PrimeSVTConfig)
         return Search(
             config=self.options.config,
             evaluator=evaluator,
@@ -209,7 +274,7 @@ class _Compression:
         return self._write(small.model, PrunePlan(), report, small)
 
     def _finish(
-        self, search: Search, outcome: Outcome, found: tuple[FoundGroup, ...], journal: Journal
+        self, search: Search | BalanceSearch, outcome: Outcome, found: tuple[FoundGroup, ...], journal: Journal
     ) -> CompressResult:
         model = self.candidates.build(outcome.plan)
         if self.options.finetune_epochs:
@@ -234,7 +299,7 @@ class _Compression:
 
     def _describe(
         self,
-        search: Search,
+        search: Search | BalanceSearch,
         outcome: Outcome,
         journal: Journal,
         model: torch.nn.Module,

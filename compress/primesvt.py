@@ -116,6 +116,7 @@ class Trial:
         images: how many were looked at, if the evaluation stopped early since the rate is surely not robust.
         score: accuracy as a fraction times the memory gain, B(g,r).
         robust: whether accuracy fell by no more than ``epsilon``.
+        divergence: from the whole network's answers, where it was measured.
     """
 
     ratio: float
@@ -125,6 +126,7 @@ class Trial:
     images: int | None
     score: float
     robust: bool
+    divergence: float | None = None
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -133,14 +135,12 @@ class Swept:
 
     Attributes:
         found: the group.
-        norms: (channels,) float32, L2 norm of every channel's filters.
         trials: one a rate, except rates that rounding makes ineffective.
         score: B score; None if no rate is robust.
         target: whether a descent may prune it.
     """
 
     found: FoundGroup
-    norms: torch.Tensor
     trials: tuple[Trial, ...]
     score: float | None
     target: bool = False
@@ -251,14 +251,14 @@ class Search:
         ]
         plans = [PrunePlan(groups=(pruned,)) for row in choices for pruned in row if pruned is not None]
         with closing(self.evaluator.each(plans, floor=self._robust_from())) as measured:
-            for at, ((found, norms), row) in enumerate(zip(groups, choices, strict=True)):
+            for at, ((found, _), row) in enumerate(zip(groups, choices, strict=True)):
                 trials = []
                 for index, (ratio, pruned) in enumerate(zip(rates, row, strict=True)):
                     self.progress("sweep", at * len(rates) + index, len(groups) * len(rates))
                     if pruned is not None:
                         trials.append(self._trial(found, ratio, pruned, next(measured)))
                 score = max((trial.score for trial in trials if trial.robust), default=None)
-                yield Swept(found=found, norms=norms, trials=tuple(trials), score=score)
+                yield Swept(found=found, trials=tuple(trials), score=score)
         self.progress("sweep", len(groups) * len(rates), len(groups) * len(rates))
 
     def _robust_from(self) -> float:

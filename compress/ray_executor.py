@@ -11,15 +11,12 @@ import os
 import warnings
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from svitkit.compress.executor import Wanted
+from svitkit.compress.executor import Measures, Wanted
 from svitkit.compress.journal import Measurement
 from svitkit.errors import ConfigError, RunError, SvitError
 from svitkit.models.plan import PrunePlan
-
-if TYPE_CHECKING:
-    from svitkit.compress.evaluate import Candidates
 
 MOST_DEATHS = 3
 
@@ -27,7 +24,7 @@ MOST_DEATHS = 3
 class Worker:
     """What runs in a process of the cluster."""
 
-    def __init__(self, candidates: Candidates) -> None:
+    def __init__(self, candidates: Measures) -> None:
         import torch
 
         torch.set_num_threads(1)
@@ -41,7 +38,7 @@ class Worker:
 class RayExecutor:
     """Keeps every CPU of a cluster busy with candidates."""
 
-    def __init__(self, candidates: Candidates, *, address: str | None = None) -> None:
+    def __init__(self, candidates: Measures, *, address: str | None = None) -> None:
         """Connects to a cluster, and hands it what all candidates share.
 
         Args:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
+from svitkit.compress.balance import BalanceConfig, BalanceSearch
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search, Swept
 from svitkit.compress.report_candidates import CandidateReport, describe_candidates
@@ -27,6 +28,8 @@ class SweepPoint:
         images: how many were looked at, if that was enough to know that the loss is too large; None for all.
         score: B score at this rate.
         robust: whether the loss of accuracy is one that the method takes for robust.
+        divergence: mean Kullback-Leibler divergence from the whole network's answers, in nats, where it was measured;
+            accuracy is that of the same images then.
     """
 
     ratio: float
@@ -36,6 +39,7 @@ class SweepPoint:
     images: int | None = None
     score: float
     robust: bool
+    divergence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -105,7 +109,7 @@ class PruneReport:
     method: str
     satisfied: bool
     why: str
-    settings: PrimeSVTConfig
+    settings: PrimeSVTConfig | BalanceConfig
     bn_recalibration: int
     finetune_epochs: int
     seed: int
@@ -121,7 +125,9 @@ class PruneReport:
     candidates: tuple[CandidateReport, ...] = ()
 
 
-def describe_groups(found: tuple[FoundGroup, ...], outcome: Outcome, config: PrimeSVTConfig) -> tuple[GroupReport, ...]:
+def describe_groups(
+    found: tuple[FoundGroup, ...], outcome: Outcome, config: PrimeSVTConfig | BalanceConfig
+) -> tuple[GroupReport, ...]:
     """Says for every group what was decided and why.
 
     Args:
@@ -167,13 +173,14 @@ def _points(robustness: Swept) -> tuple[SweepPoint, ...]:
             images=t.images,
             score=t.score,
             robust=t.robust,
+            divergence=t.divergence,
         )
         for t in robustness.trials
     )
 
 
-def _passed_over(robustness: Swept | None, config: PrimeSVTConfig) -> str:
-    if robustness is None or not robustness.trials:
+def _passed_over(robustness: Swept | None, config: PrimeSVTConfig | BalanceConfig) -> str:
+    if robustness is None or not robustness.trials or isinstance(config, BalanceConfig):
         return f"too narrow: no rate leaves fewer channels, in multiples of {config.channel_multiple}"
     if robustness.score is None:
         return f"no target: every rate loses more than {config.tolerance:g} points, pruned alone"
@@ -185,7 +192,7 @@ def _passed_over(robustness: Swept | None, config: PrimeSVTConfig) -> str:
 
 
 def describe_outcome(
-    search: Search,
+    search: Search | BalanceSearch,
     outcome: Outcome,
     *,
     method: str,
