@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from spikingjelly.activation_based import functional
 from torch import nn
 
 from svitkit.compress.journal import Measurement, Stopped, plan_key
@@ -134,6 +135,7 @@ class Candidates:
 
     def build(self, plan: PrunePlan) -> nn.Module:
         """Returns the network without the channels that ``plan`` removes, repaired; an empty plan changes nothing."""
+        functional.reset_net(self._model)  # what its neurons hold from the last run need not be copied
         model = copy.deepcopy(self._model)
         if plan.groups:
             apply_plan(model, plan)

@@ -24,7 +24,7 @@ def shortcuts(model: nn.Module) -> Iterator[None]:
     """Lets a network in evaluation mode compute the same faster.
 
     Args:
-        model: the network; after the context it is as it was. Membrane potentials are not kept.
+        model: the network; after the context it is as it was.
     """
     pools = [module for module in model.modules() if isinstance(module, nn.MaxPool2d) and _can_shift(module)]
     with ExitStack() as stack:

@@ -27,7 +27,8 @@ class _LIF(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, tau: float, v_threshold: float, alpha: float
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        h, s = torch.empty_like(x), torch.empty_like(x)
+        s = torch.empty_like(x)
+        h = torch.empty_like(x if ctx.needs_input_grad[0] else x[:1]).expand_as(x)  # one step's is enough to infer
         v: torch.Tensor | None = None
         for t in range(len(x)):
             if v is None:
