@@ -8,6 +8,7 @@ come back to the search, which alone writes the journal.
 from __future__ import annotations
 
 import os
+import socket
 import warnings
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
@@ -19,6 +20,7 @@ from svitkit.errors import ConfigError, RunError, SvitError
 from svitkit.models.plan import PrunePlan
 
 MOST_DEATHS = 3
+CONNECT_S = 10.0
 
 
 class Worker:
@@ -107,10 +109,12 @@ class RayExecutor:
         if address is None:
             options["include_dashboard"] = False
         try:
+            if address is not None:
+                _knock(address)
             self._ray.init(address=address, **options)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(
-                f"there is no Ray cluster at '{address}': {error}. Leave the address out to start one."
+                f"there is no Ray cluster at '{address}': {error}. Leave the address out to start one here."
             ) from error
 
     def _workers(self) -> list[Any]:
@@ -139,6 +143,14 @@ class RayExecutor:
         except errors.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, SvitError) else error) from None
         return measurement
+
+
+def _knock(address: str) -> None:
+    """Fails at once where Ray would try for minutes; addresses without a port are Ray's to judge."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        with socket.create_connection((host, int(port)), timeout=CONNECT_S):
+            pass
 
 
 def _import_ray() -> Any:

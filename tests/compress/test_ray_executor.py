@@ -80,6 +80,13 @@ def test_an_address_beside_the_cluster_that_is_connected_is_refused(cluster: Any
         RayExecutor(Imaginary(tmp_path), address="10.0.0.1:6379")  # type: ignore[arg-type]
 
 
+def test_an_address_where_nothing_answers_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'svitkit[ray]'")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ConfigError, match=r"no Ray cluster at '127\.0\.0\.1:1'"):
+        RayExecutor(Imaginary(tmp_path), address="127.0.0.1:1")  # type: ignore[arg-type]
+
+
 def test_without_ray_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'svitkit\[ray\]'"):
