@@ -8,7 +8,6 @@ of events, and for every branch.
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.assembly import ISAS, Assembly, read_assembly
+from benchmarks.program_files import write_program
 from svitkit.boards.board import Board, load_board, read_cpus
 from svitkit.boards.transports import qemu_command
 from svitkit.runtime.pipeline import Compiled, compile_functions, compile_network
-from svitkit.runtime.program import Program, to_text, weight_bytes
+from svitkit.runtime.program import Program
 from svitkit.runtime.runner_process import check_end
-from svitkit.runtime.toolchain import build_runner, link_shared
+from svitkit.runtime.toolchain import link_shared
 
 TIMEOUT_S = 1800.0
 # Assembling is told nothing of the CPU model, so what it may use is said in the file.
@@ -122,11 +122,7 @@ def _bundle(compiled: Compiled, assembly: Assembly, board: Board, work: Path) ->
     (work / "counting.s").write_text(_ARCH[board.triple] + assembly.counting)
     (work / "writer.c").write_text(_WRITER)
     link_shared([work / "counting.s", work / "writer.c"], bundle / "model.so", board.triple)
-    runner = build_runner(board.triple)
-    shutil.copy2(runner.svit_run, bundle / "svit-run")
-    shutil.copy2(runner.libsvit, bundle / "libsvit.so")
-    (bundle / "program.txt").write_text(to_text(compiled.program, compiled.plan))
-    (bundle / "weights.bin").write_bytes(weight_bytes(compiled.program, compiled.plan))
+    write_program(compiled, board, bundle)
     return bundle
 
 

@@ -30,7 +30,7 @@ from svitkit.compress.allocate import Curve, Step, Widths, path, rising
 from svitkit.compress.eliminate import Elimination
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.journal import Measurement
-from svitkit.compress.layer_costs import LayerCosts
+from svitkit.compress.layer_costs import PlanCosts, Spent
 from svitkit.compress.primesvt import Candidate, Evaluates, Outcome, Progress, Swept, Trial
 from svitkit.manifest import STRICT
 from svitkit.models.plan import PrunedGroup, PrunePlan
@@ -69,7 +69,7 @@ class BalanceConfig:
     channel_multiple: int = Field(default=4, ge=1)
     calibration_images: int = Field(default=256, ge=1)
     probe_images: int = Field(default=512, ge=1)
-    margin: float = Field(default=1.0, ge=0)
+    margin: float = Field(default=2.0, ge=0)
     rounds: int = Field(default=1, ge=0)
     fill_tries: int = Field(default=6, ge=0)
 
@@ -106,7 +106,7 @@ class BalanceSearch:
     evaluator: Evaluates
     probes: Evaluates
     contexts: Evaluates
-    costs: LayerCosts
+    costs: PlanCosts
     baseline: Measurement
     images: int
     original_bytes: int
@@ -187,7 +187,7 @@ class BalanceSearch:
         share = 100 * (1 - best.cost / self.costs.total)
         reasons = {
             name: f"{width} of {walk.grids[name][0]} channels in the cheapest network found of at least "
-            f"{self.floor:.2f} %, which saves {share:.1f} % of the {self.config.objective}"
+            f"{self.floor:.2f} %, which saves {share:.1f} % of the {self.costs.unit}"
             for name, width in best.widths.items()
         }
         chosen = Candidate(budget=1.0, plan=plan, measurement=measurement, satisfied=satisfied, reasons=reasons)
@@ -198,6 +198,7 @@ class BalanceSearch:
             swept=swept,
             reasons=reasons,
             candidates=(chosen,),
+            objective=Spent(unit=self.costs.unit, before=self.costs.total, after=best.cost),
         )
 
 

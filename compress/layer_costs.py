@@ -1,20 +1,53 @@
-"""What a network costs, layer by layer, so that a plan's saving is known without building it."""
+"""What a network costs after a plan, so that a plan's saving is known without building it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass as plain_dataclass
+from typing import Protocol
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from svitkit.manifest import STRICT
 from svitkit.models.plan import PrunePlan
 from svitkit.models.run import forward_logits
 from svitkit.models.size import trace_calls
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Spent:
+    """What the objective says of the network before and after; a prediction, where it is a time.
+
+    Attributes:
+        unit: what is counted, in words.
+        before, after: how much of it.
+    """
+
+    unit: str
+    before: float
+    after: float
+
+
+class PlanCosts(Protocol):
+    """What the networks of a search cost, each known by its plan.
+
+    Attributes:
+        unit: what is counted, in words for a report: ``bytes``, ``cycles on host``.
+        total: the cost of the network without a plan.
+    """
+
+    unit: str
+    total: float
+
+    def of(self, plan: PrunePlan) -> float:
+        """Returns the cost of the network after a plan."""
+        ...
+
+
+@plain_dataclass(frozen=True, kw_only=True)
 class LayerCost:
     """One layer's cost.
 
@@ -30,13 +63,15 @@ class LayerCost:
 class LayerCosts:
     """The cost of plans, from the shares of every layer that they leave."""
 
-    def __init__(self, model: nn.Module, costs: Mapping[str, LayerCost]) -> None:
+    def __init__(self, model: nn.Module, costs: Mapping[str, LayerCost], *, unit: str) -> None:
         """Keeps sizes and costs.
 
         Args:
             model: the network before the search.
+            unit: of the costs.
             costs: by layer; layers that are not named cost nothing, or the same whatever is pruned.
         """
+        self.unit = unit
         self._costs = {f"{name}.weight": cost for name, cost in costs.items()}
         self._shapes = {
             f"{name}.weight": tuple(model.get_submodule(name).get_parameter("weight").shape) for name in costs
@@ -61,7 +96,7 @@ class LayerCosts:
 
 
 def memory_costs(model: nn.Module, counts: Mapping[str, int]) -> dict[str, LayerCost]:
-    """Returns the parameters of every layer that has weights, with the bias that a folded batch norm leaves.
+    """Returns the bytes of every layer that has weights, float32, with the bias that a folded batch norm leaves.
 
     Args:
         model: the network.
@@ -71,7 +106,7 @@ def memory_costs(model: nn.Module, counts: Mapping[str, int]) -> dict[str, Layer
     for name, count in counts.items():
         weight = getattr(model.get_submodule(name), "weight", None)
         if weight is not None:
-            costs[name] = LayerCost(weights=weight.numel(), outputs=count - weight.numel())
+            costs[name] = LayerCost(weights=4 * weight.numel(), outputs=4 * (count - weight.numel()))
     return costs
 
 

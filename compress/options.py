@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import get_args
 
 from pydantic import ValidationError
 
-from svitkit.compress.balance import BalanceConfig
+from svitkit.compress.balance import BalanceConfig, Objective
 from svitkit.compress.primesvt import PrimeSVTConfig
 from svitkit.errors import ConfigError, unknown_name
 from svitkit.manifest import to_json
@@ -17,6 +18,7 @@ from svitkit.manifest import to_json
 INTEGER_METHODS = {"int8": 8, "int4": 4}
 CONFIGS: dict[str, type[BalanceConfig] | type[PrimeSVTConfig]] = {"svitkit": BalanceConfig, "primesvt": PrimeSVTConfig}
 METHODS = (*CONFIGS, *INTEGER_METHODS)
+OBJECTIVES: tuple[str, ...] = get_args(Objective)
 SWEEPS = ("fast", "plain")
 EXECUTORS = ("local", "ray")
 
@@ -64,6 +66,7 @@ class CompressOptions:
         finetune_epochs: passes over the training split after pruning, 0 for none.
         seed: of the fine-tuning.
         limit: at most that many images of every split; None for all.
+        costs: the unit of costs that the caller brought along; None if there are none.
     """
 
     method: str
@@ -72,6 +75,7 @@ class CompressOptions:
     finetune_epochs: int
     seed: int
     limit: int | None
+    costs: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -102,7 +106,7 @@ class CompressOptions:
 
 
 def configure(
-    method: str, max_drop: float, min_saving: float, settings: Mapping[str, object]
+    method: str, max_drop: float, min_saving: float, settings: Mapping[str, object], *, objective: str | None = None
 ) -> PrimeSVTConfig | BalanceConfig:
     """Returns a method's settings: the user's constraints, what the user set beside them, and defaults for the rest.
 
@@ -111,14 +115,21 @@ def configure(
         max_drop: accuracy that may be lost, in points.
         min_saving: fraction of the parameter bytes that must go.
         settings: other fields of the configuration by name; a single value may stand for a tuple of one.
+        objective: what method ``svitkit`` makes as small as accuracy allows; None for its default.
 
     Raises:
         ConfigError: a name is unknown, a value is of the wrong kind or out of range, or the method has no settings.
     """
     if settings and method in INTEGER_METHODS:
         raise ConfigError(f"method '{method}' has no settings, got '{next(iter(settings))}'. Leave it out.")
-    given = {"max_drop": max_drop, "min_saving": min_saving}
     kind = CONFIGS.get(method, PrimeSVTConfig)
+    given: dict[str, object] = {"max_drop": max_drop, "min_saving": min_saving}
+    if objective is not None and objective not in OBJECTIVES:
+        raise unknown_name("objective", objective, OBJECTIVES)
+    if kind is BalanceConfig:
+        given["objective"] = objective or "memory"
+    elif objective not in (None, "memory"):
+        raise ConfigError(f"method '{method}' saves memory only, got objective '{objective}'. Choose method 'svitkit'.")
     names = [field.name for field in fields(kind) if field.name not in given]
     for name in settings:
         if name in given:

@@ -20,7 +20,7 @@ from svitkit.compress.finetune import finetune, finetune_options
 from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.importance import filter_norms
 from svitkit.compress.journal import JOURNAL_NAME, Journal, Measurement, Subject
-from svitkit.compress.layer_costs import LayerCost, LayerCosts, macs_costs, memory_costs
+from svitkit.compress.layer_costs import LayerCosts, PlanCosts, macs_costs, memory_costs
 from svitkit.compress.options import INTEGER_METHODS, CompressOptions, WorkOptions, configure
 from svitkit.compress.plot import PLOT_NAME, draw_sweep
 from svitkit.compress.prefix import spare_bytes
@@ -68,7 +68,7 @@ def compress_model(
     dataset: Dataset,
     out: Path,
     *,
-    method: str = "primesvt",
+    method: str = "svitkit",
     max_drop: float = 3.0,
     min_saving: float = 0.25,
     finetune_epochs: int = 0,
@@ -78,7 +78,8 @@ def compress_model(
     limit: int | None = None,
     settings: Mapping[str, object] | None = None,
     work: WorkOptions | None = None,
-    layer_costs: Mapping[str, LayerCost] | None = None,
+    objective: str | None = None,
+    costs: PlanCosts | None = None,
     progress: Progress | None = None,
 ) -> CompressResult:
     """Makes a network smaller within limits on accuracy, and writes it as a checkpoint directory.
@@ -105,8 +106,8 @@ def compress_model(
         settings: what the method assumes, by name, where it shall not be the default
             (:class:`svitkit.compress.balance.BalanceConfig`, :class:`svitkit.compress.primesvt.PrimeSVTConfig`).
         work: how the search is done; the fast way in this process if not given.
-        layer_costs: what layers cost on a board, for the objective ``latency`` of method ``svitkit``
-            (:func:`svitkit.objective.latency_costs`).
+        objective: what method ``svitkit`` makes as small as accuracy allows: ``memory``, ``macs`` or ``latency``.
+        costs: of plans, for the objective ``latency`` (:func:`svitkit.predict.latency_costs`).
         progress: told the stage, how much of it is done, and how much there is.
 
     Raises:
@@ -116,16 +117,17 @@ def compress_model(
     """
     options = CompressOptions(
         method=method,
-        config=configure(method, max_drop, min_saving, settings or {}),
+        config=configure(method, max_drop, min_saving, settings or {}, objective=objective),
         bn_recalibration=bn_recalibration,
         finetune_epochs=finetune_epochs,
         seed=seed,
         limit=limit,
+        costs=costs.unit if costs else None,
     )
     _refuse_quantized(checkpoint, method)
     data = limited(match_dataset(dataset, checkpoint.spec), limit)
     prepare_directory(out, resume=resume)
-    run = _Compression(checkpoint, data, out, options, work or WorkOptions(), layer_costs, progress or _silent)
+    run = _Compression(checkpoint, data, out, options, work or WorkOptions(), costs, progress or _silent)
     subject = Subject(
         checkpoint_sha256=checkpoint_sha256(checkpoint),
         data_sha256=data_sha256(data),
@@ -144,11 +146,11 @@ class _Compression:
         out: Path,
         options: CompressOptions,
         work: WorkOptions,
-        layer_costs: Mapping[str, LayerCost] | None,
+        costs: PlanCosts | None,
         progress: Progress,
     ) -> None:
         self.checkpoint, self.data, self.out, self.options, self.progress = checkpoint, data, out, options, progress
-        self.layer_costs = layer_costs
+        self.costs = costs
         self.work = work
         self.timesteps = checkpoint.spec.timesteps
         self.validation = load_batches(
@@ -231,16 +233,16 @@ class _Compression:
             outcome = search.run(calibration.orders)
         return self._finish(search, outcome, found, journal)
 
-    def _costs(self, config: BalanceConfig) -> LayerCosts:
+    def _costs(self, config: BalanceConfig) -> PlanCosts:
         """Returns what the objective counts."""
         model, example = self.checkpoint.model, example_input(self.checkpoint.spec)
         if config.objective == "latency":
-            if self.layer_costs is None:
+            if self.costs is None:
                 raise ConfigError("objective 'latency' needs the costs of layers on a board. Name the board (--board).")
-            return LayerCosts(model, self.layer_costs)
+            return self.costs
         if config.objective == "macs":
-            return LayerCosts(model, macs_costs(model, example))
-        return LayerCosts(model, memory_costs(model, layer_parameters(model, example)))
+            return LayerCosts(model, macs_costs(model, example), unit="multiply-accumulates")
+        return LayerCosts(model, memory_costs(model, layer_parameters(model, example)), unit="bytes of weights")
 
     def _evaluator(self, journal: Journal, executor: Executor) -> Evaluator:
         return Evaluator(journal, executor, exact=self.work.sweep == "plain")

@@ -45,6 +45,7 @@ from pydantic.dataclasses import dataclass
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.importance import keep_strongest
 from svitkit.compress.journal import Measurement
+from svitkit.compress.layer_costs import Spent
 from svitkit.manifest import STRICT
 from svitkit.models.plan import PrunedGroup, PrunePlan
 
@@ -176,6 +177,7 @@ class Outcome:
         swept: every prunable group, largest first.
         reasons: for groups that the accepted descent looked at, what it decided and why, by name.
         candidates: every descent, the accepted one among them.
+        objective: what the search made as small as it could, if it was not the bytes alone.
     """
 
     plan: PrunePlan
@@ -184,6 +186,7 @@ class Outcome:
     swept: tuple[Swept, ...]
     reasons: dict[str, str]
     candidates: tuple[Candidate, ...] = ()
+    objective: Spent | None = None
 
 
 @plain_dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 
 from svitkit.compress.balance import BalanceConfig, BalanceSearch
 from svitkit.compress.groups import FoundGroup
+from svitkit.compress.layer_costs import Spent
 from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search, Swept
 from svitkit.compress.report_candidates import CandidateReport, describe_candidates
 from svitkit.compress.report_layers import LayerReport
@@ -103,6 +104,7 @@ class PruneReport:
         groups: in the order of execution; empty if the method prunes nothing.
         layers: layers with integer weights in the order of execution; empty if the method quantizes nothing.
         candidates: every descent that was tried; empty if the method does not descend.
+        objective: what the search made as small as it could, if it was not the bytes alone.
     """
 
     format_version: Literal[1] = 1
@@ -123,6 +125,7 @@ class PruneReport:
     groups: tuple[GroupReport, ...]
     layers: tuple[LayerReport, ...] = ()
     candidates: tuple[CandidateReport, ...] = ()
+    objective: Spent | None = None
 
 
 def describe_groups(
@@ -248,4 +251,5 @@ def describe_outcome(
         groups=groups,
         layers=layers,
         candidates=describe_candidates(search, outcome),
+        objective=outcome.objective,
     )

@@ -21,6 +21,9 @@ def report_table(report: PruneReport) -> Table:
         f"parameters: {report.parameter_bytes_before} -> {report.parameter_bytes_after} bytes; "
         f"saving {100 * report.memory_saving:.1f} % of the original"
     )
+    spent = report.objective
+    if spent is not None:
+        table.caption += f"\n{spent.unit}: {spent.before:.4g} -> {spent.after:.4g}, 1/{spent.before / spent.after:.2f}"
     return table
 
 

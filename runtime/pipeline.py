@@ -35,11 +35,20 @@ def compile_network(onnx_path: Path, board: Board, library: Path, *, prefer: Met
         prefer: a method that is taken wherever it can be, instead of the one that costs least.
     """
     graph = import_onnx(onnx_path)
-    parts = min(board.cores, MOST_THREADS)
-    program = lower(graph, unit=vector_unit(board), costs=cost_model(board), parts=parts, prefer=prefer)
+    program = lower_network(graph, board, prefer=prefer)
     plan = plan_memory(program)
     compile_kernels(program, board, library)
     return Compiled(graph, program, plan)
+
+
+def lower_network(graph: Graph, board: Board, *, prefer: Method | None = None) -> Program:
+    """Translates a network for a board, without compiling it; see :func:`compile_network`."""
+    return lower(graph, unit=vector_unit(board), costs=cost_model(board), parts=most_parts(board), prefer=prefer)
+
+
+def most_parts(board: Board) -> int:
+    """Into how many parts a call is divided at most: threads that a program for the board can run on."""
+    return min(board.cores, MOST_THREADS)
 
 
 def compile_functions(program: Program, board: Board) -> Any:

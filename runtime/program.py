@@ -45,6 +45,7 @@ class Chosen:
         layer, kernel: names as in the call; the kernel's without its number.
         reason: why this one.
         call: number of the call.
+        weights: the graph's name of the node with the weights, that of the network's layer; None where there is none.
         input_density: share of its inputs that are not 0, None for real inputs.
         counts: its work, by the names of :mod:`svitkit.runtime.work_counts`; empty where nobody counts it.
         predicted_ns: its time by the cost model of the board, None where that has none.
@@ -54,6 +55,7 @@ class Chosen:
     kernel: str
     reason: str
     call: int
+    weights: str | None = None
     input_density: float | None = None
     counts: Mapping[str, float] = field(default_factory=dict)
     predicted_ns: float | None = None
@@ -67,7 +69,8 @@ class Program:
         input: where the caller puts the data.
         output: where the logits are when the last call is done.
         threads: into how many parts a split call may be divided; some kernels have memory for each part.
-        functions: TIR functions by symbol.
+        functions: TIR functions by symbol; none if only the work counts.
+        specs: what shapes each function, by symbol.
         calls: in order of execution.
         weights: contents of every buffer in the weights space, in the order of the file.
         states: initial value of every state buffer.
@@ -79,6 +82,7 @@ class Program:
     output: Buffer
     threads: int = 1
     functions: dict[str, Any] = field(default_factory=dict)
+    specs: dict[str, Any] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     weights: dict[Buffer, bytes] = field(default_factory=dict)
     states: dict[Buffer, float] = field(default_factory=dict)

@@ -1,18 +1,19 @@
-"""What a kernel does, counted: the turns, register operations and list visits that its time is made of.
+"""What a linear kernel does, counted: the turns, register operations and list visits that its time is made of.
 
-Counts are expected values for one inference. What each of them costs is in :mod:`svitkit.runtime.cost_model`.
+The other kernels are counted by :mod:`svitkit.runtime.call_counts`. Counts are expected values for one inference; what
+each of them costs is in :mod:`svitkit.runtime.cost_model`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp, prod
+from math import exp, pi, prod, sqrt
 
 from svitkit.runtime.density import Density
 from svitkit.runtime.kernels.dense import DOT_INSTRUCTIONS, QUAD, DenseSpec
 from svitkit.runtime.kernels.linear import LinearShape, Window
-from svitkit.runtime.kernels.lists import SEARCH, TABLE_BITS, ListSpec
+from svitkit.runtime.kernels.lists import SEARCHES, TABLE_BITS, ListSpec
 from svitkit.runtime.kernels.panels import panel_runs
 from svitkit.runtime.kernels.row_layout import RowsSpec
 
@@ -38,12 +39,18 @@ class Memory:
 def list_counts(spec: ListSpec) -> Counts:
     """Counts the search for active inputs: it looks at every input, whatever its value."""
     places = prod(spec.extents) * spec.digits
-    step = SEARCH if spec.search == "compress" else TABLE_BITS
+    sizes = SEARCHES if spec.search == "compress" else (TABLE_BITS,)
+    searches = tail = 0
+    for _, count, length in spec.runs:
+        for size in sizes:
+            searches += count * (length // size)
+            length %= size
+        tail += count * length
     return {
         "call": 1,
         "list.list": spec.lists,
-        f"list.{spec.search}": places * sum(count * (length // step) for _, count, length in spec.runs),
-        "list.tail": places * sum(count * (length % step) for _, count, length in spec.runs),
+        f"list.{spec.search}": places * searches,
+        "list.tail": places * tail,
     }
 
 
@@ -62,26 +69,30 @@ def rows_counts(spec: RowsSpec, density: Density, memory: Memory) -> Counts:
     panels, registers = _panels(shape.outputs, spec.lanes, row_bytes, memory.register_bytes)
     _, totals = _panels(shape.outputs, spec.lanes, 4 if spec.wide or kind == "fp32" else 2, memory.register_bytes)
     visits = shape.positions * shape.in_times * spec.count
-    listed = shape.inputs * mean_taps(shape.window, shape.out_extents) / spec.count
-    groups = sum(expected_groups(listed * digit, spec.group) for digit in density.digits) * visits
+    entries = [shape.inputs * mean_taps(shape.window, shape.out_extents) / spec.count * d for d in density.digits]
+    groups = sum(expected_groups(each, spec.group) for each in entries) * visits
     digits = len(density.digits)
     passes = (digits if digits > 1 or spec.wide else 0) + (2 if spec.count > 1 else 0)
+    lines = groups * spec.group * shape.outputs * item_bytes / LINE_BYTES
+    weights = spec.rows * shape.outputs * item_bytes
+    segment = weights / spec.count / max(panels, 1)
     counts = {
         f"rows_{kind}.turn": groups * panels,
         f"rows_{kind}.row": groups * spec.group * registers,
         "rows.list": visits * digits * panels,
         "rows.total": visits * passes * totals,
+        "rows.l2_line": lines * _beyond(segment, memory.l1_bytes),
+        "weights.line": weights / LINE_BYTES,
+        "branch.miss": visits * panels * sum(missed_ends(each, spec.group) for each in entries),
         **_epilogue(shape, spec.lanes, memory.register_bytes),
     }
-    lines = groups * spec.group * shape.outputs * item_bytes / LINE_BYTES
-    weights = spec.rows * shape.outputs * item_bytes
-    segment = weights / spec.count / max(panels, 1)
-    counts["rows.l2_line"] = lines * _beyond(segment, memory.l1_bytes)
-    counts["weights.line"] = weights / LINE_BYTES
     if spec.joins:
         walks = shape.positions / spec.block
         counts["rows.l3_line"] = min(lines, walks * weights / LINE_BYTES) * _beyond(weights, memory.l2_bytes)
-        counts["rows.join"] = shape.positions * shape.in_times * shape.window.taps * spec.lists.chunks * digits
+        joined = shape.positions * shape.in_times * shape.window.taps * spec.lists.chunks
+        empty = [exp(-spec.lists.chunk * digit) for digit in density.digits]
+        counts["rows.join"] = joined * digits
+        counts["branch.miss"] += joined * sum(2 * share * (1 - share) for share in empty)
     return counts
 
 
@@ -144,6 +155,15 @@ def _panels(channels: int, lanes: int, item_bytes: int, register_bytes: int) -> 
 def expected_groups(entries: float, group: int) -> float:
     """Groups that a list with so many entries on average is filled up to: half a group more, unless it is empty."""
     return entries / group + (1.0 - exp(-entries)) * (group - 1) / (2 * group)
+
+
+def missed_ends(entries: float, group: int) -> float:
+    """Share of lists with so many entries on average whose end a branch predictor misses.
+
+    At best it expects the most frequent number of groups. With the entries distributed as Poisson says, that number
+    has a probability of about 1 / sqrt(1 + 2 pi variance), and not less than that of an empty list.
+    """
+    return 1.0 - max(exp(-entries), 1.0 / sqrt(1.0 + 2.0 * pi * entries / group**2))
 
 
 def mean_taps(window: Window, out_extents: tuple[int, ...]) -> float:

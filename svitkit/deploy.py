@@ -34,14 +34,15 @@ FLOAT32_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class DeployOptions:
-    """What is asked for; the first eight as in ``svitkit.compress.pipeline.compress_model``.
+    """What is asked for; all but ``threads`` as in ``svitkit.compress.pipeline.compress_model``.
 
     Attributes:
         limit: images at most, of every split; None for all in the search and 1000 on the board.
+        objective: what shall be as small as accuracy allows, ``latency`` on the board that is deployed to.
         threads: threads of an inference on the board; the board's own number if None.
     """
 
-    method: str = "primesvt"
+    method: str = "svitkit"
     max_drop: float = 3.0
     min_saving: float = 0.25
     finetune_epochs: int = 0
@@ -51,6 +52,7 @@ class DeployOptions:
     limit: int | None = None
     threads: int | None = None
     resume: bool = False
+    objective: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,7 @@ def deploy(
 
     prepare_folder(out)
     require_reachable(board)
-    small = _compress(checkpoint, dataset, out / CHECKPOINT, options, advance)
+    small = _compress(checkpoint, dataset, board, out / CHECKPOINT, options, advance)
     _discard(out, ONNX, BUNDLE, RECORD)
     if not small.satisfied:
         return _shortfall(name, board, small, out)
@@ -197,9 +199,10 @@ def require_reachable(board: Board) -> None:
 
 
 def _compress(
-    checkpoint: Checkpoint, dataset: Dataset, out: Path, options: DeployOptions, advance: Advance
+    checkpoint: Checkpoint, dataset: Dataset, board: Board, out: Path, options: DeployOptions, advance: Advance
 ) -> CompressResult:
     from svitkit.compress.pipeline import compress_model
+    from svitkit.predict import latency_costs
 
     return compress_model(
         checkpoint,
@@ -214,6 +217,8 @@ def _compress(
         settings=options.settings,
         seed=options.seed,
         limit=options.limit,
+        objective=options.objective,
+        costs=latency_costs(checkpoint, dataset, board) if options.objective == "latency" else None,
         progress=advance,
     )
 

@@ -46,9 +46,10 @@ def choose(state: Lowering, x: Buffer, rows: RowsSpec | None, dense: DenseSpec, 
     return Choice(method=decision.method, reason=decision.reason, counts=counts[decision.method])
 
 
-def record(state: Lowering, choice: Choice, layer: str, kernel: str, density: Density | None) -> None:
-    """Writes down the last call: a layer by the method chosen."""
-    _record(state, layer, kernel, choice.reason, choice.counts, density)
+def record(state: Lowering, choice: Choice, names: tuple[str, str, str], density: Density | None) -> None:
+    """Writes down the last call: a layer by the method chosen; ``names`` are of layer, node with weights and kernel."""
+    layer, weights, kernel = names
+    _record(state, layer, kernel, choice.reason, choice.counts, density, weights=weights)
 
 
 def record_lists(state: Lowering, x: Buffer, spec: ListSpec) -> None:
@@ -56,13 +57,23 @@ def record_lists(state: Lowering, x: Buffer, spec: ListSpec) -> None:
     _record(state, x.name, "list", "layers behind it add rows", list_counts(spec), x.density)
 
 
-def _record(state: Lowering, layer: str, kernel: str, reason: str, counts: Counts, density: Density | None) -> None:
+def _record(
+    state: Lowering,
+    layer: str,
+    kernel: str,
+    reason: str,
+    counts: Counts,
+    density: Density | None,
+    *,
+    weights: str | None = None,
+) -> None:
     state.program.kernels.append(
         Chosen(
             layer=layer,
             kernel=kernel,
             reason=reason,
             call=len(state.program.calls) - 1,
+            weights=weights,
             input_density=density.active if density else None,
             counts=counts,
             predicted_ns=state.costs.nanoseconds(state.costs.cycles(counts)),

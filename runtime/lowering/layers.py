@@ -94,7 +94,7 @@ def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | Non
         kernel = _emit_rows(state, linear, rows, layer, fused, target)
     else:
         kernel = _emit_dense(state, linear, dense, layer, fused, target)
-    record(state, choice, layer, kernel, density)
+    record(state, choice, (layer, linear.node.name, kernel), density)
 
 
 def _can_list(linear: Linear, shape: LinearShape) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from svitkit.errors import UnsupportedError
 from svitkit.runtime.cost_model import CostModel, Method
@@ -26,7 +26,8 @@ from svitkit.runtime.lowering.views import (
 from svitkit.runtime.program import Program
 from svitkit.runtime.vector_unit import VectorUnit
 
-RULES: dict[str, Callable[[Lowering, Node], None]] = {
+Rule = Callable[[Lowering, Node], None]
+RULES: Mapping[str, Rule] = {
     "Reshape": lower_reshape,
     "Flatten": lower_flatten,
     "Transpose": lower_transpose,
@@ -66,19 +67,31 @@ def lower(graph: Graph, *, unit: VectorUnit, costs: CostModel, parts: int, prefe
     Raises:
         UnsupportedError: a node has no kernel; the message names it.
     """
+    return translate(begin(graph, unit=unit, costs=costs, parts=parts, prefer=prefer), RULES)
+
+
+def begin(graph: Graph, *, unit: VectorUnit, costs: CostModel, parts: int, prefer: Method | None = None) -> Lowering:
+    """Returns a network of which nothing is translated yet; see :func:`lower`."""
     name = graph.metadata.input.name
     x = input_view(name, graph.inputs[name])
-    state = Lowering(
-        graph, unit, costs, prefer, parts, count_consumers(graph), Program(x.buffer, x.buffer, parts), {name: x}
-    )
-    for node in graph.nodes:
-        if node.op not in RULES:
+    program = Program(x.buffer, x.buffer, parts)
+    return Lowering(graph, unit, costs, prefer, parts, count_consumers(graph), program, {name: x})
+
+
+def translate(state: Lowering, rules: Mapping[str, Rule]) -> Program:
+    """Translates every node by the rule of its operator.
+
+    Raises:
+        UnsupportedError: a node has no kernel; the message names it.
+    """
+    for node in state.graph.nodes:
+        if node.op not in rules:
             raise UnsupportedError(
-                f"operator {node.op} of node '{node.name}' has no kernel. Known: {', '.join(sorted(RULES))}."
+                f"operator {node.op} of node '{node.name}' has no kernel. Known: {', '.join(sorted(rules))}."
             )
         try:
-            RULES[node.op](state, node)
+            rules[node.op](state, node)
         except UnsupportedError as error:
             raise UnsupportedError(f"node '{node.name}' ({node.op}): {error}") from None
-    state.program.output = state.contiguous(state.read(graph.metadata.output.name)).buffer
+    state.program.output = state.contiguous(state.read(state.graph.metadata.output.name)).buffer
     return state.program

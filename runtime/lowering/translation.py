@@ -51,6 +51,7 @@ class Lowering:
         waiting: values whose kernel is not chosen yet, by their buffer.
         symbols: kernels by everything that shapes them; layers of one shape share one function.
         lists: indices and counts of the event lists that exist, by the value's buffer and their shape.
+        writes_kernels: whether the functions are made, not only described.
     """
 
     graph: Graph
@@ -64,6 +65,7 @@ class Lowering:
     waiting: dict[Buffer, Waiting] = field(default_factory=dict)
     symbols: dict[Any, str] = field(default_factory=dict)
     lists: dict[Any, tuple[Buffer, Buffer]] = field(default_factory=dict)
+    writes_kernels: bool = True
 
     def read(self, name: str) -> View:
         """Returns a value as a view; computes it first if it waits, and turns a constant into weights."""
@@ -119,7 +121,9 @@ class Lowering:
         """
         if spec not in self.symbols:
             self.symbols[spec] = f"{kernel}_{len(self.symbols)}"
-            self.program.functions[self.symbols[spec]] = build(spec)
+            self.program.specs[self.symbols[spec]] = spec
+            if self.writes_kernels:
+                self.program.functions[self.symbols[spec]] = build(spec)
         self.program.calls.append(Call(self.symbols[spec], layer, tuple(buffers), split=work >= SPLIT_WORK))
 
     def contiguous(self, view: View) -> View:

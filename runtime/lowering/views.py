@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from svitkit.errors import UnsupportedError
-from svitkit.runtime.import_onnx import Node, axes_of, split_sizes
+from svitkit.runtime.import_onnx import Graph, Node, axes_of, split_sizes
 from svitkit.runtime.lowering.translation import Lowering
 
 
@@ -79,13 +79,21 @@ def lower_split(state: Lowering, node: Node) -> None:
 def lower_slice(state: Lowering, node: Node) -> None:
     """Slice with step 1."""
     view = state.read(node.inputs[0])
-    constants = [state.graph.constants[name] for name in node.inputs[1:]]
+    for axis, first, last in slice_ranges(node, state.graph, view.shape):
+        view = view.slice(axis, first, last)
+    state.values[node.outputs[0]] = view
+
+
+def slice_ranges(node: Node, graph: Graph, shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """Returns what a Slice node keeps of a value of a shape: axis, first index, and the one behind the last."""
+    constants = [graph.constants[name] for name in node.inputs[1:]]
     starts, stops = constants[0], constants[1]
     axes = constants[2] if len(constants) > 2 else np.arange(len(starts))
     if len(constants) > 3 and (constants[3] != 1).any():
         raise UnsupportedError(f"steps {constants[3].tolist()} are not supported, only 1.")
+    ranges = []
     for start, stop, axis in zip(starts.tolist(), stops.tolist(), axes.tolist(), strict=True):
-        extent = view.shape[axis]
+        extent = shape[axis]
         first, last = (min(max(end + extent if end < 0 else end, 0), extent) for end in (start, stop))
-        view = view.slice(axis % len(view.axes), first, last)
-    state.values[node.outputs[0]] = view
+        ranges.append((axis % len(shape), first, last))
+    return ranges

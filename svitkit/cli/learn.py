@@ -20,6 +20,7 @@ from svitkit.cli.options import (
     Method,
     MinSaving,
     Model,
+    Objective,
     RayAddress,
     Resume,
     Settings,
@@ -115,7 +116,11 @@ def compress(
     model: Model,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The checkpoint to write.")],
     data: Data = "digits",
-    method: Method = "primesvt",
+    method: Method = "svitkit",
+    objective: Objective = None,
+    board: Annotated[
+        str | None, typer.Option("--board", metavar="NAME", help="The board that --objective latency is for.")
+    ] = None,
     max_drop: MaxDrop = 3.0,
     min_saving: MinSaving = 0.25,
     finetune: Finetune = 0,
@@ -133,15 +138,22 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Make a network smaller within limits on accuracy; exit with 3 if the limits cannot be met."""
+    from svitkit.boards.board import load_board
     from svitkit.compress.options import WorkOptions
     from svitkit.compress.pipeline import compress_model
     from svitkit.compress.report_table import report_table
     from svitkit.compress.settings import read_settings
+    from svitkit.predict import latency_costs
 
     with answer(as_json) as show:
         checkpoint, dataset = load_network(
             model, weights=weights, data=data, timesteps=timesteps, arguments=arguments or ()
         )
+        costs = None
+        if objective == "latency":
+            if board is None:
+                raise ConfigError("objective 'latency' is the time on a board. Name it with --board, for example host.")
+            costs = latency_costs(checkpoint, dataset, load_board(board))
         with progress() as advance:
             result = compress_model(
                 checkpoint,
@@ -155,6 +167,8 @@ def compress(
                 seed=seed,
                 limit=limit,
                 settings=read_settings(settings or []),
+                objective=objective,
+                costs=costs,
                 resume=resume,
                 work=WorkOptions(sweep=sweep, executor=executor, ray_address=ray_address),
                 progress=advance,

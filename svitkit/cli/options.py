@@ -59,7 +59,21 @@ Threads = Annotated[
 Limit = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="At most that many images of a split.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue work that was stopped half-way.")]
 Method = Annotated[
-    str, typer.Option("--method", metavar="NAME", help="primesvt prunes; int8 and int4 round the weights.")
+    str,
+    typer.Option(
+        "--method",
+        metavar="NAME",
+        help="svitkit and primesvt prune, ours and the published policy; int8 and int4 round the weights.",
+    ),
+]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        "--objective",
+        metavar="NAME",
+        help="What method svitkit makes as small as accuracy allows: memory (if not given), macs, or latency as "
+        "predicted for the board.",
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

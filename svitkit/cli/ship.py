@@ -23,6 +23,7 @@ from svitkit.cli.options import (
     Method,
     MinSaving,
     Model,
+    Objective,
     Resume,
     Settings,
     Threads,
@@ -155,7 +156,8 @@ def deploy(
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Artefacts; svitkit-out/MODEL-BOARD if not given.")
     ] = None,
     data: Data = "digits",
-    method: Method = "primesvt",
+    method: Method = "svitkit",
+    objective: Objective = None,
     max_drop: MaxDrop = 3.0,
     min_saving: MinSaving = 0.25,
     finetune: Finetune = 0,
@@ -188,6 +190,7 @@ def deploy(
         limit=limit,
         threads=threads,
         resume=resume,
+        objective=objective,
     )
     with answer(as_json) as show:
         where = load_board(board)

@@ -150,14 +150,18 @@ def apply_plan(model: nn.Module, plan: PrunePlan) -> None:
         apply_plan(model, plan.before)
     free_widths(model)
     following = follow(model, plan)
-    remove_indices(model, _removed_indices(model, plan))
+    remove_indices(model, removed_indices(model, plan))
     for name, value in following.items():
         path, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(path), leaf, value)
 
 
-def _removed_indices(model: nn.Module, plan: PrunePlan) -> dict[tuple[str, int], set[int]]:
-    """Returns for (tensor name, axis) the indices that a plan removes."""
+def removed_indices(model: nn.Module, plan: PrunePlan) -> dict[tuple[str, int], set[int]]:
+    """Returns for (tensor name, axis) the indices that a plan removes, whatever came before it.
+
+    Raises:
+        ConfigError: a group reaches beyond a tensor, or two groups own the same index.
+    """
     removed: dict[tuple[str, int], set[int]] = {}
     owners: dict[tuple[str, int], list[tuple[PruneGroup, set[int]]]] = {}
     for pruned in plan.groups:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from benchmarks import fit_costs
 from benchmarks.cost_grid import GridLayer, drive, layer_graph
+from benchmarks.cost_networks import CostNetwork
 from benchmarks.fit_costs import Observation, board_of, fit, observe
 from svitkit.errors import ConfigError
 from svitkit.lif import LIFParams, lif
@@ -20,7 +23,8 @@ def observations(noise: float = 0.0) -> list[Observation]:
     for _ in range(40):
         counts = {"turn": float(rng.integers(1, 9999)), "list": float(rng.integers(1, 999)), "call": 1.0}
         cycles = sum(COSTS[name] * count for name, count in counts.items())
-        found.append(Observation(kernel="event", counts=counts, cycles=cycles * (1 + noise * rng.normal())))
+        taken = cycles * (1 + noise * rng.normal())
+        found.append(Observation(program="p", kernel="event", counts=counts, cycles=taken, share=1 / 40))
     return found
 
 
@@ -50,14 +54,22 @@ def test_the_drive_makes_neurons_fire_at_the_rate(rate: float) -> None:
     assert layer_graph(layer, rate).metadata.lif_layers[0].firing_rate == rate
 
 
-def test_every_counted_call_of_a_layer_is_observed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_costs, "SHAPES", ({"inputs": 32, "outputs": 32, "side": 2, "kernel": 1},))
-    monkeypatch.setattr(fit_costs, "KINDS", ("int4",))
-    monkeypatch.setattr(fit_costs, "RATES", (0.2,))
+def test_every_call_of_a_network_is_observed_and_times_that_are_there_are_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    frames = {"T": 2, "in_channels": 1, "img_size_h": 16, "img_size_w": 16, "num_classes": 10}
+    arguments = {**frames, "patch_size": 4, "embed_dims": 16, "num_heads": 2, "depths": 1}
+    tiny = CostNetwork(name="tiny", family="spikformer", arguments=arguments, rate=0.2)
+    monkeypatch.setattr(fit_costs, "COST_NETWORKS", (tiny,))
     host = fit_costs.load_board("host")
-    seen = [each for each in observe(host.mcpu, 2) if each.cycles > 0]
-    assert {"list", "event_int8_matmul_lif"} <= {each.kernel for each in seen}
+    seen = list(observe(host.mcpu, 1, tmp_path))
+    assert len({each.program for each in seen}) == 2  # by rows and densely
+    assert {"list", "attention"} <= {each.kernel.split("_")[0] for each in seen}
     assert all(each.counts["call"] == 1 for each in seen)
+    assert sum(each.share for each in seen) == pytest.approx(2)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    list(observe(host.mcpu, 1, tmp_path))
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
 
 
 def test_a_cpu_that_this_machine_is_not_cannot_be_timed() -> None:

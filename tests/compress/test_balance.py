@@ -44,7 +44,9 @@ class _Laboratory:
         self.asked: list[Widths] = []
         self.floors: set[float | None] = set()
         sizes = {"a": 480, "b": 1920, "c": 7680}
-        self.costs = LayerCosts(_Network(), {name: LayerCost(weights=size) for name, size in sizes.items()})
+        self.costs = LayerCosts(
+            _Network(), {name: LayerCost(weights=size) for name, size in sizes.items()}, unit="bytes"
+        )
 
     def each(self, plans: Sequence[PrunePlan], *, floor: float | None = None) -> Generator[Measurement, None, None]:
         for plan in plans:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from svitkit.compress.balance import BalanceConfig
-from svitkit.compress.layer_costs import LayerCost
+from svitkit.compress.layer_costs import LayerCost, LayerCosts
 from svitkit.compress.pipeline import CompressResult, compress_model
 from svitkit.data.dataset import Dataset
 from svitkit.data.load import load_data
@@ -84,8 +84,7 @@ def test_a_killed_search_goes_on_to_the_same_network(
 def test_the_objective_decides_what_is_saved(
     balanced: CompressResult, whole: Checkpoint, digits: Dataset, tmp_path: Path
 ) -> None:
-    settings = {**QUICK["settings"], "objective": "macs"}
-    lean = compress_model(whole, digits, tmp_path / "m", method="svitkit", limit=96, settings=settings)
+    lean = compress_model(whole, digits, tmp_path / "m", method="svitkit", objective="macs", **QUICK)
     x = example_input(whole.spec)
 
     def macs_per_byte(result: CompressResult) -> float:
@@ -93,19 +92,25 @@ def test_the_objective_decides_what_is_saved(
 
     assert lean.satisfied
     assert macs_per_byte(lean) < macs_per_byte(balanced)
+    spent = lean.report.objective
+    assert spent is not None
+    assert spent.after / spent.before == pytest.approx(
+        count_macs(lean.checkpoint.model, x) / count_macs(whole.model, x), rel=0.02
+    )
 
 
 def test_latency_needs_the_costs_of_a_board(whole: Checkpoint, digits: Dataset, tmp_path: Path) -> None:
-    settings = {**QUICK["settings"], "objective": "latency"}
     with pytest.raises(ConfigError, match="--board"):
-        compress_model(whole, digits, tmp_path / "l", method="svitkit", limit=96, settings=settings)
-    costs = {"blocks.0.mlp.fc1.0": LayerCost(weights=1.0)}
+        compress_model(whole, digits, tmp_path / "l", method="svitkit", objective="latency", **QUICK)
+    costs = LayerCosts(whole.model, {"blocks.0.mlp.fc1.0": LayerCost(weights=1.0)}, unit="seconds")
     result = compress_model(
-        whole, digits, tmp_path / "k", method="svitkit", limit=96, settings=settings, layer_costs=costs, min_saving=0.0
+        whole, digits, tmp_path / "k", method="svitkit", objective="latency", costs=costs, min_saving=0.0, **QUICK
     )
     widths = {group.name: group.ratio for group in result.report.groups if group.ratio}
     assert widths
     assert all("mlp.fc1" in name or "stages.3" in name for name in widths)
+    assert result.report.objective is not None
+    assert result.report.objective.unit == "seconds"
 
 
 def test_batch_norms_are_not_calibrated_twice(whole: Checkpoint, digits: Dataset, tmp_path: Path) -> None:

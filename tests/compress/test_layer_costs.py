@@ -10,7 +10,7 @@ from svitkit.compress.layer_costs import LayerCost, LayerCosts, macs_costs, memo
 from svitkit.macs import count_macs
 from svitkit.models.plan import PrunePlan, apply_plan
 from svitkit.models.run import example_input
-from svitkit.models.size import FLOAT32_BYTES, layer_parameters, parameter_bytes
+from svitkit.models.size import layer_parameters, parameter_bytes
 from tests.compress.networks import FAMILIES, firing_checkpoint
 
 
@@ -23,11 +23,12 @@ def test_the_memory_of_a_plan_is_that_of_the_network_built_from_it(family: str, 
     choices = [keep_strongest(g.group, filter_norms(checkpoint.model, g), ratio, multiple=2) for g in groups]
     plan = PrunePlan(groups=tuple(choice for choice in choices if choice is not None))
     assert len(plan.groups) > 3
-    costs = LayerCosts(checkpoint.model, memory_costs(checkpoint.model, layer_parameters(checkpoint.model, x)))
+    counts = layer_parameters(checkpoint.model, x)
+    costs = LayerCosts(checkpoint.model, memory_costs(checkpoint.model, counts), unit="bytes")
     smaller = copy.deepcopy(checkpoint.model)
     apply_plan(smaller, plan)
-    assert costs.of(PrunePlan()) == costs.total == parameter_bytes(checkpoint.model, x) / FLOAT32_BYTES
-    assert costs.of(plan) == pytest.approx(parameter_bytes(smaller, x) / FLOAT32_BYTES)
+    assert costs.of(PrunePlan()) == costs.total == parameter_bytes(checkpoint.model, x)
+    assert costs.of(plan) == pytest.approx(parameter_bytes(smaller, x))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -37,7 +38,7 @@ def test_multiply_accumulates_of_a_plan_are_those_of_the_network_built_from_it(f
     groups = [found for found in find_groups(checkpoint.model, x, residual_widths=True) if found.prunable]
     choices = [keep_strongest(g.group, filter_norms(checkpoint.model, g), 0.5, multiple=2) for g in groups]
     plan = PrunePlan(groups=tuple(choice for choice in choices if choice is not None))
-    costs = LayerCosts(checkpoint.model, macs_costs(checkpoint.model, x))
+    costs = LayerCosts(checkpoint.model, macs_costs(checkpoint.model, x), unit="products")
     smaller = copy.deepcopy(checkpoint.model)
     apply_plan(smaller, plan)
     assert costs.total == count_macs(checkpoint.model, x)
@@ -52,5 +53,5 @@ def test_the_part_of_the_outputs_does_not_shrink_with_the_inputs() -> None:
     chosen = keep_strongest(found.group, filter_norms(checkpoint.model, found), 0.5, multiple=2)
     assert chosen is not None
     names = [found.group.name, found.consumers[0].tensor.rpartition(".")[0]]
-    costs = LayerCosts(checkpoint.model, {name: LayerCost(weights=100, outputs=10) for name in names})
+    costs = LayerCosts(checkpoint.model, {name: LayerCost(weights=100, outputs=10) for name in names}, unit="ns")
     assert costs.of(PrunePlan(groups=(chosen,))) == pytest.approx(50 + 5 + 50 + 10)

@@ -11,9 +11,10 @@ import pytest
 
 from benchmarks.cost_grid import GridLayer, layer_graph
 from svitkit.runtime.kernels.linear import Window
+from svitkit.runtime.kernels.lists import ListSpec, Search
 from svitkit.runtime.lowering.rules import lower
 from svitkit.runtime.program import Chosen
-from svitkit.runtime.work_counts import expected_groups, mean_taps
+from svitkit.runtime.work_counts import expected_groups, list_counts, mean_taps
 from tests.runtime.playing import COSTS_HERE, SMALL
 
 
@@ -40,6 +41,13 @@ def test_taps_inside_the_image_are_counted_exactly(
 def test_groups_are_those_of_random_lists(group: int, entries: float) -> None:
     drawn = np.random.default_rng(0).binomial(400, entries / 400, 20000)
     assert expected_groups(entries, group) == pytest.approx(np.ceil(drawn / group).mean(), rel=0.05)
+
+
+@pytest.mark.parametrize(("search", "searches", "tail"), [("compress", 3 + 1 + 1, 4), ("table", 15, 4)])
+def test_lists_are_searched_in_pieces_that_shrink(search: Search, searches: int, tail: int) -> None:
+    spec = ListSpec((2, 3), (372, 124), 0, 744, inputs=124, chunk=124, digits=2, group=1, search=search)
+    counts = {"call": 1, "list.list": 12, f"list.{search}": 12 * searches, "list.tail": 12 * tail}
+    assert list_counts(spec) == counts
 
 
 def test_empty_lists_have_no_groups() -> None:
