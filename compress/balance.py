@@ -56,7 +56,8 @@ class BalanceConfig:
         calibration_images: training images for elimination and repair.
         probe_images: validation images for divergences.
         margin: standard errors of the measured loss by which a candidate must stay within ``max_drop``: of many
-            candidates those are chosen that were lucky on the validation images, the more so the fewer these are.
+            candidates those are chosen that were lucky on the validation images, the more so the fewer these are. Where
+            they are so few that nothing is left of ``max_drop``, no loss on them is allowed.
         rounds: how often the curves are measured again among the other cuts.
         fill_tries: single cuts that are tried at the end.
     """
@@ -138,9 +139,12 @@ class BalanceSearch:
 
     @property
     def floor(self) -> float:
-        """The accuracy that a candidate must have on the validation images, in percent."""
-        drop = self.config.max_drop / 100
-        error = 100 * sqrt(drop * (1 - min(drop, 1.0)) / self.images)
+        """The accuracy that a candidate must have on the validation images, in percent.
+
+        The standard error of a difference of accuracies is at most that of two networks that err on different images.
+        """
+        wrong = (2 * (100 - self.baseline.accuracy) + self.config.max_drop) / 100
+        error = 100 * sqrt(min(wrong, 1.0) / self.images)
         return self.baseline.accuracy - max(0.0, self.config.max_drop - self.config.margin * error)
 
     def _sweep(self, groups: Sequence[tuple[FoundGroup, Elimination]]) -> list[tuple[Swept, Curve]]:

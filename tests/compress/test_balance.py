@@ -101,7 +101,7 @@ def test_accuracy_is_kept_however_damages_add_up() -> None:
     outcome = laboratory.run(max_drop=1.0)
     assert 90.0 - outcome.measurement.accuracy <= 1.0
     assert outcome.measurement.accuracy == 90.0 - laboratory.loss(_removed(outcome.plan))
-    assert all(floor is None or floor == pytest.approx(89.0, abs=1e-3) for floor in laboratory.floors)
+    assert all(floor is None or floor == pytest.approx(89.0, abs=1e-2) for floor in laboratory.floors)
 
 
 def test_the_fewer_images_judge_the_more_must_be_kept() -> None:
@@ -110,8 +110,9 @@ def test_the_fewer_images_judge_the_more_must_be_kept() -> None:
         return laboratory.run(images=images, max_drop=4.0).measurement.accuracy
 
     assert 90.0 - kept(10**9) <= 4.0
-    assert 90.0 - kept(100) <= 4.0 - 100 * (0.04 * 0.96 / 100) ** 0.5
-    assert kept(100) > kept(10**9)
+    assert 90.0 - kept(10000) <= 4.0 - 2 * 100 * (0.24 / 10000) ** 0.5
+    assert kept(100) == 90.0
+    assert 90.0 > kept(10000) > kept(10**9)
 
 
 def test_measuring_the_curves_again_corrects_damages_that_depend_on_each_other() -> None:
