@@ -103,6 +103,7 @@ def _measured(told: Compression, found: Compressed, bench: Bench, task: Task, ad
         validation_before=found.before,
         validation_after=found.after,
         satisfied=lost <= bench.max_drop and saving >= bench.min_saving,
+        predicted_speedup=found.predicted_speedup,
         before=before,
         after=after,
         finetune_epochs=bench.epochs if tuned is not None else 0,

@@ -2,10 +2,10 @@
 
 ``primesvt`` prunes until ``min_saving`` is reached, as the paper does, and estimates batch norms again on 512 training
 images; ``primesvt-old-bn`` keeps the statistics of the whole network; ``primesvt-max`` goes on for as long as accuracy
-allows. ``uniform`` removes one fraction of every group that can be pruned, the channels of the lowest L2 norm, and
-``torch-pruning`` what Torch-Pruning's MagnitudePruner removes at one fraction; both search the largest fraction within
-the constraint by bisection, with batch norms estimated again. Every other name is one of ``svitkit compress --method``
-with its defaults.
+allows. ``svitkit-latency`` is our own method with the time on this machine as its objective. ``uniform`` removes one
+fraction of every group that can be pruned, the channels of the lowest L2 norm, and ``torch-pruning`` what
+Torch-Pruning's MagnitudePruner removes at one fraction; both search the largest fraction within the constraint by
+bisection, with batch norms estimated again. Every other name is one of ``svitkit compress --method`` with its defaults.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import nn
 
 from benchmarks.compressions import Point, pareto
 from benchmarks.torch_pruning_peer import prunable_layers, prune_uniformly
+from svitkit.boards.board import load_board
 from svitkit.compress.compose import compose
 from svitkit.compress.evaluate import Candidates, accuracy, load_batches
 from svitkit.compress.groups import find_groups
@@ -35,6 +36,7 @@ from svitkit.models.checkpoint import Checkpoint
 from svitkit.models.plan import PrunePlan
 from svitkit.models.run import example_input
 from svitkit.models.size import parameter_bytes
+from svitkit.predict import latency_costs
 
 BN_IMAGES = 512
 STEPS = 6
@@ -45,6 +47,7 @@ VARIANTS: dict[str, tuple[str, int, dict[str, object]]] = {
     "primesvt-old-bn": ("primesvt", 0, {}),
     "primesvt-max": ("primesvt", BN_IMAGES, {"stop_at_saving": False}),
 }
+LATENCY = "svitkit-latency"
 BASELINES = ("uniform", "torch-pruning")
 Advance = Callable[[str, int, int], None]
 
@@ -76,6 +79,7 @@ class Compressed:
         checkpoint: the smaller network; ``torch-pruning``'s has no plan, and can be exported but not saved.
         before, after: accuracy on the validation images, in percent.
         points: what the search measured.
+        predicted_speedup: times as fast as before, by the search's own account; None if it predicts no time.
         trainable: whether it can be fine-tuned.
         reasons: what had to be done to get it.
     """
@@ -84,13 +88,14 @@ class Compressed:
     before: float
     after: float
     points: tuple[Point, ...]
+    predicted_speedup: float | None = None
     trainable: bool = True
     reasons: dict[str, str]
 
 
 def method_names() -> tuple[str, ...]:
     """Returns every name that :func:`compress_with` knows."""
-    return tuple(dict.fromkeys((*VARIANTS, *METHODS, *BASELINES)))
+    return tuple(dict.fromkeys((*VARIANTS, *METHODS, LATENCY, *BASELINES)))
 
 
 def compress_with(method: str, task: Task, advance: Advance) -> Compressed:
@@ -115,7 +120,9 @@ def compress_with(method: str, task: Task, advance: Advance) -> Compressed:
 
 
 def _own(method: str, task: Task, advance: Advance) -> Compressed:
-    default: tuple[str, int, dict[str, object]] = (method, BN_IMAGES if method in INTEGER_METHODS else 0, {})
+    fast = method == LATENCY
+    plain = "svitkit" if fast else method
+    default: tuple[str, int, dict[str, object]] = (plain, BN_IMAGES if plain in INTEGER_METHODS else 0, {})
     name, bn_images, settings = VARIANTS.get(method, default)
     out = task.work / method
     result = compress_model(
@@ -127,13 +134,17 @@ def _own(method: str, task: Task, advance: Advance) -> Compressed:
         min_saving=task.min_saving,
         bn_recalibration=bn_images,
         settings=settings,
+        objective="latency" if fast else None,
+        costs=latency_costs(task.checkpoint, task.data, load_board("host")) if fast else None,
         progress=advance,
     )
+    spent = result.report.objective
     return Compressed(
         checkpoint=result.checkpoint,
         before=result.report.before.validation,
         after=result.report.after.validation,
         points=_journal_points(out / JOURNAL_NAME, result.report),
+        predicted_speedup=spent.before / spent.after if fast and spent else None,
         trainable=name not in INTEGER_METHODS,
         reasons={},
     )

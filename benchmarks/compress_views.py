@@ -113,7 +113,7 @@ def _cells(result: Compression) -> list[str]:
         _change(result.accuracy_after, result.accuracy_before),
         _change(result.accuracy_finetuned, result.accuracy_before),
         f"{after.macs / 1e6:.1f} M (-{1 - after.macs / before.macs:.0%})",
-        _ratio(before.latency_ms, after.latency_ms, 1),
+        _ratio(before.latency_ms, after.latency_ms, 1) + _predicted(result.predicted_speedup),
         _ratio(before.peak_bytes, after.peak_bytes, MIB),
         f"{_number(result.search_s, 0)} ({_number(result.search_cpu_s, 0)})",
     ]
@@ -129,6 +129,10 @@ def _change(value: float | None, before: float | None) -> str:
 
 def _ratio(before: float | None, after: float | None, unit: int) -> str:
     return "-" if before is None or after is None else f"{after / unit:.2f} ({before / after:.2f}x)"
+
+
+def _predicted(speedup: float | None) -> str:
+    return "" if speedup is None else f", {speedup:.2f}x predicted"
 
 
 def _reasons(results: Sequence[Compression]) -> list[str]:

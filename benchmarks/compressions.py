@@ -57,6 +57,7 @@ class Compression:
         accuracy_finetuned: after ``finetune_epochs`` epochs; None without, or where the method allows none.
         validation_before, validation_after: the accuracies that the search saw.
         satisfied: whether both constraints hold on the validation images.
+        predicted_speedup: times as fast as before, by the search's own account; None if it predicts no time.
         before, after: what an inference costs; the two bundles were timed in turn.
         search_s, finetune_s: seconds on one thread.
         search_cpu_s: processor time of the search; on a machine that others use, believe this one.
@@ -79,6 +80,7 @@ class Compression:
     validation_before: float | None = None
     validation_after: float | None = None
     satisfied: bool | None = None
+    predicted_speedup: float | None = None
     before: Cost | None = None
     after: Cost | None = None
     finetune_epochs: int = 0

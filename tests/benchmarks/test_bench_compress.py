@@ -278,6 +278,17 @@ def test_a_report_survives_its_json() -> None:
         assert from_dict(json.loads(json.dumps(result.to_dict()))) == result
 
 
+def test_the_speedup_that_the_search_predicted_stands_beside_the_measured_one(task: Task) -> None:
+    found = compress_with("svitkit-latency", replace(task, min_saving=0.0), silent)
+    assert found.predicted_speedup is not None
+    assert found.predicted_speedup > 1
+    cost = Cost(parameter_bytes=400, macs=1000, synaptic_operations=0.0, latency_ms=3.0)
+    told = {"network": "n", "data": "d", "device": None, "max_drop": 3.0, "min_saving": 0.2}
+    told |= {"validation_images": 9, "test_images": 9, "reasons": {}, "memory_saving": 0.5, "predicted_speedup": 1.9}
+    result = Compression(method="svitkit-latency", before=cost, after=replace(cost, latency_ms=1.5), **told)
+    assert "1.50 (2.00x), 1.90x predicted" in markdown([result])
+
+
 def test_points_that_another_beats_are_left_out() -> None:
     points = [Point(saving=s, lost=y) for s, y in ((0.0, 0.0), (0.2, 1.0), (0.1, 2.0), (0.3, 1.0), (0.5, 4.0))]
     assert [(p.saving, p.lost) for p in pareto(points)] == [(0.0, 0.0), (0.3, 1.0), (0.5, 4.0)]
