@@ -33,6 +33,23 @@ def normalize_to(model: nn.Module, inputs: Iterable[torch.Tensor]) -> None:
             forward_logits(model, x)
 
 
+def follow(norm: nn.Module, wanted: torch.Tensor, intercept: torch.Tensor, share: torch.Tensor) -> None:
+    """Lets a batch norm follow a layer whose weights were replaced, in place.
+
+    How far its statistics were from those of the calibration images stays as it is, in standard deviations.
+
+    Args:
+        norm: the batch norm behind the layer.
+        wanted: (channels,) float64, means of the layer's outputs before, over the calibration images.
+        intercept: (channels,) float64, how far they are above the means now.
+        share: (channels,) float64, variance of the outputs now by that before.
+    """
+    mean = norm.get_buffer("running_mean")
+    apart = mean.double() - wanted
+    mean.copy_(wanted - intercept + apart * share.sqrt())
+    norm.get_buffer("running_var").mul_(share.to(mean.dtype))
+
+
 class Recalibration:
     """The repair that estimates every batch norm again (see :data:`svitkit.compress.evaluate.Repair`)."""
 

@@ -35,6 +35,7 @@ from svitkit.compress.layer_rows import (
     run_once,
 )
 from svitkit.compress.moments import Moments
+from svitkit.compress.recalibrate import follow
 from svitkit.models.plan import PrunePlan
 
 DAMPING = 1e-2
@@ -219,7 +220,4 @@ class _Regression:
         """Moves a batch norm's mean by the intercept, and restores the variance that the regression lost."""
         given = (weight @ self.second * weight).sum(1)
         share = (given / self.variance.clamp_min(1e-12)).clamp(LEAST_VARIANCE, 1.0) ** RESTORED
-        mean = norm.get_buffer("running_mean")
-        apart = mean.double() - self.mean_y  # how far the statistics were from those of these images
-        mean.copy_(self.mean_y - intercept + apart * share.sqrt())
-        norm.get_buffer("running_var").mul_(share.to(mean.dtype))
+        follow(norm, self.mean_y, intercept, share)
