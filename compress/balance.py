@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
-from math import lcm, sqrt
+from math import lcm
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -31,6 +31,7 @@ from svitkit.compress.eliminate import Elimination
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.journal import Measurement
 from svitkit.compress.layer_costs import PlanCosts, Spent
+from svitkit.compress.margin import accuracy_floor
 from svitkit.compress.primesvt import Candidate, Evaluates, Outcome, Progress, Swept, Trial
 from svitkit.manifest import STRICT
 from svitkit.models.plan import PrunedGroup, PrunePlan
@@ -139,13 +140,9 @@ class BalanceSearch:
 
     @property
     def floor(self) -> float:
-        """The accuracy that a candidate must have on the validation images, in percent.
-
-        The standard error of a difference of accuracies is at most that of two networks that err on different images.
-        """
-        wrong = (2 * (100 - self.baseline.accuracy) + self.config.max_drop) / 100
-        error = 100 * sqrt(min(wrong, 1.0) / self.images)
-        return self.baseline.accuracy - max(0.0, self.config.max_drop - self.config.margin * error)
+        """The accuracy that a candidate must have on the validation images, in percent."""
+        config = self.config
+        return accuracy_floor(self.baseline.accuracy, config.max_drop, margin=config.margin, images=self.images)
 
     def _sweep(self, groups: Sequence[tuple[FoundGroup, Elimination]]) -> list[tuple[Swept, Curve]]:
         """Cuts every group alone to every width; all candidates are asked for at once."""

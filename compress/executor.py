@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from svitkit.compress.bits import BitPlan
 from svitkit.compress.journal import Journal, Measurement, plan_key
 from svitkit.models.plan import PrunePlan
 
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from svitkit.compress.options import WorkOptions
 
 
+Plan = TypeVar("Plan", bound=PrunePlan | BitPlan)
+Plan_contra = TypeVar("Plan_contra", bound=PrunePlan | BitPlan, contravariant=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class Wanted(Generic[Plan]):
     """A candidate to measure.
 
     Attributes:
@@ -30,7 +35,7 @@ class Wanted:
         stage: of the search.
     """
 
-    plan: PrunePlan
+    plan: Plan
     floor: float | None
     stage: str = "validation"
 
@@ -40,20 +45,20 @@ class Wanted:
         return plan_key(self.plan, self.stage)
 
 
-class Measures(Protocol):
-    """Measures a plan: :class:`svitkit.compress.evaluate.Candidates` or :class:`svitkit.compress.probes.Probes`."""
+class Measures(Protocol[Plan_contra]):
+    """Measures a plan: :class:`svitkit.compress.evaluate.Candidates`, for example."""
 
-    def measure(self, plan: PrunePlan, *, floor: float | None = None) -> Measurement:
+    def measure(self, plan: Plan_contra, *, floor: float | None = None) -> Measurement:
         """Measures a candidate; how far it is below ``floor`` percent need not be known."""
 
     def prepare(self) -> None:
         """Finds out what every candidate is compared with; copies made afterwards know it."""
 
 
-class Executor(Protocol):
+class Executor(Protocol[Plan]):
     """Measures candidates."""
 
-    def measure(self, wanted: Sequence[Wanted]) -> Generator[Measurement, None, None]:
+    def measure(self, wanted: Sequence[Wanted[Plan]]) -> Generator[Measurement, None, None]:
         """Yields a measurement of every candidate, in any order.
 
         Others may be among them that an earlier call had begun. What is not asked for need not be measured.
@@ -63,13 +68,13 @@ class Executor(Protocol):
         """Stops what still runs, and frees what was held."""
 
 
-class LocalExecutor:
+class LocalExecutor(Generic[Plan]):
     """Measures in this process, one candidate after the other."""
 
-    def __init__(self, candidates: Measures) -> None:
+    def __init__(self, candidates: Measures[Plan]) -> None:
         self._candidates = candidates
 
-    def measure(self, wanted: Sequence[Wanted]) -> Generator[Measurement, None, None]:
+    def measure(self, wanted: Sequence[Wanted[Plan]]) -> Generator[Measurement, None, None]:
         """Yields the measurements in order."""
         for one in wanted:
             yield self._candidates.measure(one.plan, floor=one.floor)
@@ -78,10 +83,12 @@ class LocalExecutor:
         """Holds nothing."""
 
 
-class Evaluator:
+class Evaluator(Generic[Plan]):
     """Measures plans, each at most once: the search's view of journal and executor."""
 
-    def __init__(self, journal: Journal, executor: Executor, *, exact: bool = False, stage: str = "validation") -> None:
+    def __init__(
+        self, journal: Journal, executor: Executor[Plan], *, exact: bool = False, stage: str = "validation"
+    ) -> None:
         """Begins with what the journal knows.
 
         Args:
@@ -92,15 +99,15 @@ class Evaluator:
         """
         self._journal, self._executor, self._exact, self._stage = journal, executor, exact, stage
 
-    def evaluate(self, plan: PrunePlan, *, floor: float | None = None) -> Measurement:
+    def evaluate(self, plan: Plan, *, floor: float | None = None) -> Measurement:
         """Measures one plan; for ``floor`` see :meth:`each`."""
         return self.evaluate_all([plan], floor=floor)[0]
 
-    def evaluate_all(self, plans: Sequence[PrunePlan], *, floor: float | None = None) -> list[Measurement]:
+    def evaluate_all(self, plans: Sequence[Plan], *, floor: float | None = None) -> list[Measurement]:
         """Measures plans, and returns the measurements in the same order; for ``floor`` see :meth:`each`."""
         return list(self.each(plans, floor=floor))
 
-    def each(self, plans: Sequence[PrunePlan], *, floor: float | None = None) -> Generator[Measurement, None, None]:
+    def each(self, plans: Sequence[Plan], *, floor: float | None = None) -> Generator[Measurement, None, None]:
         """Yields the plans' measurements in order. Close it where the rest does not matter.
 
         Plans in a row are measured fastest if they differ in their last groups alone.
@@ -122,7 +129,7 @@ class Evaluator:
 
 
 @contextmanager
-def open_executor(work: WorkOptions, candidates: Measures) -> Iterator[Executor]:
+def open_executor(work: WorkOptions, candidates: Measures[Plan]) -> Iterator[Executor[Plan]]:
     """Yields an executor that is closed in the end.
 
     Args:
@@ -132,7 +139,7 @@ def open_executor(work: WorkOptions, candidates: Measures) -> Iterator[Executor]
     Raises:
         ConfigError: Ray is not installed, or there is no cluster at that address.
     """
-    executor: Executor
+    executor: Executor[Plan]
     if work.executor == "ray":
         from svitkit.compress.ray_executor import RayExecutor
 

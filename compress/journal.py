@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
+from svitkit.compress.bits import BitPlan
 from svitkit.errors import ConfigError
 from svitkit.files import write_text
 from svitkit.manifest import STRICT, from_json, to_json
@@ -64,6 +65,7 @@ class Measurement:
         parameter_bytes: bytes of the candidate's deployed float32 parameters.
         stopped: where the evaluation ended; None if it saw every image.
         divergence: mean Kullback-Leibler divergence from the network before the search, in nats, where it was measured.
+        drift: of the membrane potentials, where it was measured (:mod:`svitkit.compress.drift`).
     """
 
     key: str
@@ -71,14 +73,17 @@ class Measurement:
     parameter_bytes: int
     stopped: Stopped | None = None
     divergence: float | None = None
+    drift: float | None = None
 
     def answers(self, floor: float | None) -> bool:
         """Whether this is all one need know: the accuracy, or that it is below ``floor`` percent."""
         return self.stopped is None or (floor is not None and self.accuracy < floor)
 
 
-def plan_key(plan: PrunePlan, stage: str = "validation") -> str:
+def plan_key(plan: PrunePlan | BitPlan, stage: str = "validation") -> str:
     """Names a candidate within a search; a plan may be measured in several stages."""
+    if isinstance(plan, BitPlan):
+        return f"{stage}, {plan.label()}"
     names = " ".join(f"{p.group.name}={len(p.kept)}/{p.group.channels}" for p in plan.groups)
     return f"{stage}, {names or 'whole'}, {plan_sha256(plan)[:16]}"
 

@@ -139,7 +139,7 @@ def hooked(handles: Iterable[torch.utils.hooks.RemovableHandle]) -> Iterator[Non
             handle.remove()
 
 
-def run_once(model: nn.Module, inputs: torch.Tensor) -> None:
-    """Runs a network for its hooks, without gradients."""
+def run_once(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Runs a network for its hooks, without gradients; returns its logits."""
     with torch.no_grad(), fused_neurons(model):
-        forward_logits(model, inputs)
+        return forward_logits(model, inputs)

@@ -214,7 +214,7 @@ class _Compression:
         few = load_batches(self.data, "validation", timesteps=self.timesteps, limit=config.probe_images)
         with ExitStack() as stack:
 
-            def evaluator(candidates: Measures, stage: str = "validation") -> Evaluator:
+            def evaluator(candidates: Measures[PrunePlan], stage: str = "validation") -> Evaluator[PrunePlan]:
                 executor = stack.enter_context(open_executor(self.work, candidates))
                 return Evaluator(journal, executor, exact=self.work.sweep == "plain", stage=stage)
 
@@ -244,10 +244,10 @@ class _Compression:
             return LayerCosts(model, macs_costs(model, example), unit="multiply-accumulates")
         return LayerCosts(model, memory_costs(model, layer_parameters(model, example)), unit="bytes of weights")
 
-    def _evaluator(self, journal: Journal, executor: Executor) -> Evaluator:
+    def _evaluator(self, journal: Journal, executor: Executor[PrunePlan]) -> Evaluator[PrunePlan]:
         return Evaluator(journal, executor, exact=self.work.sweep == "plain")
 
-    def _search(self, evaluator: Evaluator, baseline: Measurement) -> Search:
+    def _search(self, evaluator: Evaluator[PrunePlan], baseline: Measurement) -> Search:
         assert isinstance(self.options.config, PrimeSVTConfig)
         return Search(
             config=self.options.config,

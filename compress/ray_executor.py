@@ -12,35 +12,34 @@ import socket
 import warnings
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, Generic
 
-from svitkit.compress.executor import Measures, Wanted
+from svitkit.compress.executor import Measures, Plan, Wanted
 from svitkit.compress.journal import Measurement
 from svitkit.errors import ConfigError, RunError, SvitError
-from svitkit.models.plan import PrunePlan
 
 MOST_DEATHS = 3
 CONNECT_S = 10.0
 
 
-class Worker:
+class Worker(Generic[Plan]):
     """What runs in a process of the cluster."""
 
-    def __init__(self, candidates: Measures) -> None:
+    def __init__(self, candidates: Measures[Plan]) -> None:
         import torch
 
         torch.set_num_threads(1)
         self._candidates = candidates
 
-    def measure(self, plan: PrunePlan, floor: float | None) -> Measurement:
+    def measure(self, plan: Plan, floor: float | None) -> Measurement:
         """Measures one candidate."""
         return self._candidates.measure(plan, floor=floor)
 
 
-class RayExecutor:
+class RayExecutor(Generic[Plan]):
     """Keeps every CPU of a cluster busy with candidates."""
 
-    def __init__(self, candidates: Measures, *, address: str | None = None) -> None:
+    def __init__(self, candidates: Measures[Plan], *, address: str | None = None) -> None:
         """Connects to a cluster, and hands it what all candidates share.
 
         Args:
@@ -66,10 +65,10 @@ class RayExecutor:
         candidates.prepare()
         self._shared = self._ray.put(candidates)
         self._idle: list[Any] = []
-        self._running: dict[Any, tuple[Any, Wanted]] = {}
+        self._running: dict[Any, tuple[Any, Wanted[Plan]]] = {}
         self._deaths: Counter[str] = Counter()
 
-    def measure(self, wanted: Sequence[Wanted]) -> Generator[Measurement, None, None]:
+    def measure(self, wanted: Sequence[Wanted[Plan]]) -> Generator[Measurement, None, None]:
         """Yields measurements as they come; what still runs when nobody asks any more is told the next time.
 
         Raises:
@@ -126,7 +125,7 @@ class RayExecutor:
         while len(self._workers()) < wanted:
             self._idle.append(self._hireable.remote(self._shared))
 
-    def _result(self, reference: Any, one: Wanted) -> Measurement | None:
+    def _result(self, reference: Any, one: Wanted[Plan]) -> Measurement | None:
         """Returns what a worker found, or None if it died."""
         errors = self._ray.exceptions
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -37,8 +37,18 @@ def parameter_bytes(model: nn.Module, example: torch.Tensor, quantization: Quant
     Returns:
         Bytes.
     """
-    counts = layer_parameters(model, example)
     bits = {} if quantization is None else quantization.layers
+    return quantized_bytes(model, layer_parameters(model, example), bits)
+
+
+def quantized_bytes(model: nn.Module, counts: Mapping[str, int], bits: Mapping[str, int]) -> int:
+    """Counts the bytes of the deployed parameters of a network whose layers are known (:func:`layer_parameters`).
+
+    Args:
+        model: the network.
+        counts: parameters by layer.
+        bits: of a weight by layer; a layer without stays float32.
+    """
     return sum(_layer_bytes(model.get_submodule(name), count, bits.get(name)) for name, count in counts.items())
 
 

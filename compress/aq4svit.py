@@ -1,0 +1,312 @@
+"""AQ4SViT: which block gets how many bits, searched under a constraint on accuracy.
+
+Source: Putra et al., "AQ4SViT" (arXiv 2606.15523): quantization after training; candidates from the network as a whole
+over its stages to its blocks; a greedy search and a beam search; and a gate that lets only promising candidates have
+their accuracy measured on all images, by the drift of membrane potentials on a few. What the paper leaves open is
+settled here, and settable:
+
+- the bits (``widths``), rounding (:mod:`svitkit.compress.rounding`), and that the first and the last layer have at
+  least ``protected_bits``;
+- the drift (:mod:`svitkit.compress.drift`), on ``gate_images`` of the validation split;
+- the gate: on each level the cuts are ordered by bytes saved for drift added, and taken one after the other. Along that
+  path drift rises, and so, if the gate is right, accuracy falls: the farthest point that keeps accuracy is found by
+  bisection, and all others are never measured. ``audit`` of those are measured nevertheless, to see whether the gate
+  was wrong; one that turns out better is taken;
+- without the gate (``gate=false``) the greedy search measures every single cut on all images, takes the one that saves
+  most of those that keep accuracy, and begins again;
+- the beam search begins with the greedy search's network and the last ``beam_width`` - 1 points of its path, lowers
+  single blocks of each, measures the ``beam_width`` children of the least drift for their bytes, and goes on from those
+  that keep accuracy until none does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from typing import Annotated, Protocol
+
+from pydantic import Field, field_validator
+from pydantic.dataclasses import dataclass
+
+from svitkit.compress.allocate import Curve, path, rising
+from svitkit.compress.bits import WIDTHS, BitPlan, Part, blocks, set_bits, stages
+from svitkit.compress.journal import Measurement
+from svitkit.compress.margin import accuracy_floor
+from svitkit.manifest import STRICT
+
+Progress = Callable[[str, int, int], None]
+Bits = Annotated[int, Field(ge=2, le=8)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AQ4SViTConfig:
+    """The constraints and settings of the search.
+
+    Attributes:
+        max_drop: accuracy that may be lost, in points of percent.
+        min_saving: fraction of the original parameter bytes that must go.
+        beam_width: networks that the beam search follows; 0 for the greedy search.
+        widths: bits of a weight, descending.
+        protected_bits: bits that the first and the last layer have at least.
+        gate: whether drift decides what is measured.
+        gate_images: validation images for the drift.
+        calibration_images: training images for the rounding.
+        audit: candidates that the gate turned away and that are measured nevertheless.
+        margin: standard errors of the measured loss by which a candidate must stay within ``max_drop``.
+    """
+
+    max_drop: float = Field(default=1.5, ge=0)
+    min_saving: float = Field(default=0.0, ge=0, lt=1)
+    beam_width: int = Field(default=0, ge=0)
+    widths: tuple[Bits, ...] = Field(default=WIDTHS, min_length=1)
+    protected_bits: Bits = 8
+    gate: bool = True
+    gate_images: int = Field(default=64, ge=1)
+    calibration_images: int = Field(default=256, ge=1)
+    audit: int = Field(default=3, ge=0)
+    margin: float = Field(default=1.0, ge=0)
+
+    @field_validator("widths")
+    @classmethod
+    def _check_order(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
+        if list(widths) != sorted(set(widths), reverse=True):
+            raise ValueError("widths must descend without repetition")
+        return widths
+
+
+class Evaluates(Protocol):
+    """Measures candidates, see :class:`svitkit.compress.executor.Evaluator`."""
+
+    def each(self, plans: Sequence[BitPlan], *, floor: float | None = None) -> Generator[Measurement, None, None]:
+        """Yields a measurement of every plan."""
+        ...
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A candidate that was looked at.
+
+    Attributes:
+        level: ``network``, ``stage``, ``block``, ``beam`` or ``audit``: what it was looked at for.
+        plan: its bits.
+        drift: of its membrane potentials, if the gate saw it.
+        measured: its accuracy and bytes, if that was measured.
+        kept: whether it keeps accuracy; None if it was not measured.
+    """
+
+    level: str
+    plan: BitPlan
+    drift: float | None
+    measured: Measurement | None
+    kept: bool | None
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class BitOutcome:
+    """What the search found.
+
+    Attributes:
+        plan: the bits.
+        measurement: accuracy on validation, and bytes.
+        satisfied: whether both constraints hold.
+        tried: every candidate, in the order in which it was looked at.
+    """
+
+    plan: BitPlan
+    measurement: Measurement
+    satisfied: bool
+    tried: tuple[Tried, ...]
+
+
+@plain_dataclass(kw_only=True)
+class BitSearch:
+    """One run.
+
+    Attributes:
+        config: constraints and settings.
+        evaluator: measures accuracy on the validation split.
+        gauge: measures drift on a few images.
+        size: bytes of the deployed parameters.
+        baseline: the network before.
+        images: how many validation images there are.
+        original_bytes: the network before any compression; savings refer to it.
+        progress: told the stage, how much of it is done, and how much there is.
+    """
+
+    config: AQ4SViTConfig
+    evaluator: Evaluates
+    gauge: Evaluates
+    size: Callable[[BitPlan], int]
+    baseline: Measurement
+    images: int
+    original_bytes: int
+    progress: Progress
+    _tried: list[Tried] = field(default_factory=list)
+    _floors: dict[str, int] = field(default_factory=dict)
+
+    def run(self, layers: Sequence[str]) -> BitOutcome:
+        """Searches.
+
+        Args:
+            layers: those that can be quantized, in the order of execution.
+        """
+        self._floors = dict.fromkeys((layers[0], layers[-1]), self.config.protected_bits)
+        start = BitPlan(layers=tuple((name, self.config.widths[0]) for name in layers))
+        uniform = [set_bits(start, layers, width, self._floors) for width in self.config.widths]
+        best, reached = self._farthest("network", uniform), [uniform[0]]
+        if best is not None:
+            for level, parts in (("stage", stages(layers)), ("block", blocks(layers))):
+                best, reached = self._level(level, best, parts, reached)
+            if self.config.beam_width:
+                best = self._beam(best, reached, blocks(layers))
+            best = self._audited(best)
+        plan = best or uniform[0]
+        measurement = self._measure([plan], floor=None)[0]
+        small = self.saving(measurement) >= self.config.min_saving
+        return BitOutcome(
+            plan=plan,
+            measurement=measurement,
+            satisfied=measurement.accuracy >= self.floor and small,
+            tried=tuple(self._tried),
+        )
+
+    def saving(self, measurement: Measurement) -> float:
+        """Returns the fraction of the original parameter bytes that a candidate saves."""
+        return 1.0 - measurement.parameter_bytes / self.original_bytes
+
+    @property
+    def floor(self) -> float:
+        """The accuracy that a candidate must have on the validation images, in percent."""
+        config = self.config
+        return accuracy_floor(self.baseline.accuracy, config.max_drop, margin=config.margin, images=self.images)
+
+    def _level(
+        self, level: str, plan: BitPlan, parts: Sequence[Part], reached: list[BitPlan]
+    ) -> tuple[BitPlan, list[BitPlan]]:
+        """Lowers parts of the network; returns the result, and the points of the path up to it."""
+        if not self.config.gate:
+            return self._one_by_one(level, plan, parts), reached
+        steps = self._path(level, plan, parts)
+        if not steps:
+            return plan, reached
+        found = self._farthest(level, steps)
+        if found is None:
+            return plan, [*reached, plan]
+        return found, [plan, *steps[: steps.index(found) + 1]]
+
+    def _one_by_one(self, level: str, plan: BitPlan, parts: Sequence[Part]) -> BitPlan:
+        while True:
+            children = self._children(plan, parts)
+            kept = [child for child in children if self._keeps(level, child)]
+            if not kept:
+                return plan
+            plan = min(kept, key=self.size)
+
+    def _path(self, level: str, plan: BitPlan, parts: Sequence[Part]) -> list[BitPlan]:
+        """Orders the cuts of all parts by bytes for drift; returns the plans that result one after the other."""
+        now = plan.bits()
+        grids = {part.name: self._grid(part, now) for part in parts}
+        members = {part.name: part.layers for part in parts}
+        open_parts = [name for name, grid in grids.items() if len(grid) > 1]
+        singles = {
+            (name, bits): set_bits(plan, members[name], bits, self._floors)
+            for name in open_parts
+            for bits in grids[name][1:]
+        }
+        drifts = dict(zip(singles, self._drifts(level, [plan, *singles.values()])[1:], strict=True))
+        base = self._drifts(level, [plan])[0]
+        curves = [
+            Curve(
+                name=name,
+                widths=grids[name],
+                damage=rising([0.0, *(drifts[name, bits] - base for bits in grids[name][1:])]),
+            )
+            for name in open_parts
+        ]
+
+        def result(widths: Mapping[str, int]) -> BitPlan:
+            changed = plan
+            for name, bits in widths.items():
+                if bits < grids[name][0]:
+                    changed = set_bits(changed, members[name], bits, self._floors)
+            return changed
+
+        walked = path(curves, {name: grids[name] for name in open_parts}, lambda widths: self.size(result(widths)))
+        return [result(step.widths) for step in walked[1:]]
+
+    def _grid(self, part: Part, now: Mapping[str, int]) -> tuple[int, ...]:
+        """Returns the bits that a part may have, from those of its widest layer that is not protected."""
+        free = [now[name] for name in part.layers if now[name] > self._floors.get(name, 0)]
+        top = max(free, default=0)
+        return (top, *(width for width in self.config.widths if width < top)) if free else (top,)
+
+    def _children(self, plan: BitPlan, parts: Sequence[Part]) -> list[BitPlan]:
+        """Returns the plans with one part one step lower."""
+        grids = [(part, self._grid(part, plan.bits())) for part in parts]
+        return [set_bits(plan, part.layers, grid[1], self._floors) for part, grid in grids if len(grid) > 1]
+
+    def _farthest(self, level: str, plans: Sequence[BitPlan]) -> BitPlan | None:
+        """Returns the last plan that keeps accuracy, by bisection; the first look is at the last plan."""
+        good, bad = -1, len(plans)
+        at = len(plans) - 1
+        while bad - good > 1:
+            self.progress(level, len(plans) - (bad - good) + 1, len(plans))
+            good, bad = (at, bad) if self._keeps(level, plans[at]) else (good, at)
+            at = (good + bad) // 2
+        self.progress(level, len(plans), len(plans))
+        return plans[good] if good >= 0 else None
+
+    def _beam(self, best: BitPlan, reached: Sequence[BitPlan], parts: Sequence[Part]) -> BitPlan:
+        width = self.config.beam_width
+        front = list(dict.fromkeys([best, *reversed(reached)]))[:width]
+        seen = set(front)
+        depth = 0
+        while front:
+            self.progress("beam", depth, depth + 1)
+            born = [child for plan in front for child in self._children(plan, parts)]
+            children = [child for child in dict.fromkeys(born) if child not in seen]
+            seen.update(children)
+            drifts = self._drifts("beam", children)
+            ranked = sorted(zip(children, drifts, strict=True), key=lambda pair: pair[1] * self.size(pair[0]))
+            front = [child for child, _ in ranked[:width] if self._keeps("beam", child)]
+            best = min([best, *front], key=self.size)
+            depth += 1
+        return best
+
+    def _audited(self, best: BitPlan) -> BitPlan:
+        """Measures some candidates that the gate turned away; returns the smallest network that keeps accuracy."""
+        measured = {tried.plan for tried in self._tried if tried.measured is not None}
+        turned = [tried.plan for tried in self._tried if tried.plan not in measured]
+        away = [plan for plan in dict.fromkeys(turned) if self.size(plan) < self.size(best)]
+        step = max(1, len(away) // self.config.audit) if self.config.audit else 1
+        for plan in away[::step][: self.config.audit]:
+            if self._keeps("audit", plan):
+                best = min(best, plan, key=self.size)
+        return best
+
+    def _keeps(self, level: str, plan: BitPlan) -> bool:
+        measured = self._measure([plan], floor=self.floor)[0]
+        kept = measured.accuracy >= self.floor
+        drift = self._drifts(level, [plan])[0] if self.config.gate else None
+        self._tried.append(Tried(level=level, plan=plan, drift=drift, measured=measured, kept=kept))
+        return kept
+
+    def _measure(self, plans: Sequence[BitPlan], *, floor: float | None) -> list[Measurement]:
+        return list(self.evaluator.each(plans, floor=floor))
+
+    def _drifts(self, level: str, plans: Sequence[BitPlan]) -> list[float]:
+        found = []
+        known = {tried.plan for tried in self._tried}
+        for at, (plan, gauged) in enumerate(zip(plans, self.gauge.each(plans), strict=True)):
+            self.progress(f"{level} drift", at, len(plans))
+            assert gauged.drift is not None
+            found.append(gauged.drift)
+            if plan not in known:
+                self._tried.append(Tried(level=level, plan=plan, drift=gauged.drift, measured=None, kept=None))
+        return found
+
+
+def full_evaluations(tried: Iterable[Tried]) -> int:
+    """Counts the candidates whose accuracy was measured, but for those of the audit."""
+    return len({each.plan for each in tried if each.measured is not None and each.level != "audit"})

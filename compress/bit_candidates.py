@@ -1,0 +1,89 @@
+"""Candidates of a search for bits: quantized with calibration images, and measured."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from svitkit.compress.bits import BitPlan
+from svitkit.compress.drift import DriftGauge
+from svitkit.compress.evaluate import Batch
+from svitkit.compress.journal import Measurement, plan_key
+from svitkit.compress.quantize import CalibratedRounding, QuantizedNetwork
+from svitkit.compress.shortcuts import shortcuts
+from svitkit.compress.tally import Tally
+from svitkit.models.run import forward_logits
+from svitkit.models.size import parameter_bytes
+
+GATE = "gate"
+
+
+class BitCandidates:
+    """Measures the accuracy of quantized networks on the validation split."""
+
+    def __init__(self, model: nn.Module, rounding: CalibratedRounding, validation: list[Batch], *, stops: bool) -> None:
+        """Keeps what all candidates share.
+
+        Args:
+            model: the network before.
+            rounding: makes a candidate of it.
+            validation: batches on which decisions are made, in random order.
+            stops: whether an evaluation may end where the floor is missed.
+        """
+        self._model, self._rounding, self._validation, self._stops = model, rounding, validation, stops
+        self._whole: torch.Tensor | None = None
+
+    def build(self, plan: BitPlan) -> QuantizedNetwork:
+        """Returns the network with these bits."""
+        return self._rounding.quantize(plan.bits())
+
+    def measure(self, plan: BitPlan, *, floor: float | None = None) -> Measurement:
+        """Measures a candidate; how far it is below ``floor`` percent need not be known."""
+        small = self.build(plan)
+        floor = floor if self._stops else None
+        if floor is not None:
+            self.prepare()
+        tally = Tally(sum(len(y) for _, y in self._validation), floor, self._whole)
+        self._count(small.model, tally)
+        size = parameter_bytes(small.model, self._validation[0][0][:, :1], small.spec)
+        return Measurement(key=plan_key(plan), accuracy=tally.accuracy(), parameter_bytes=size, stopped=tally.stopped())
+
+    def prepare(self) -> None:
+        """Finds out which images the whole network gets right."""
+        if self._whole is None and self._stops:
+            self._whole = self._count(self._model, Tally(sum(len(y) for _, y in self._validation), None, None))
+
+    def _count(self, model: nn.Module, tally: Tally) -> torch.Tensor:
+        answers = []
+        with shortcuts(model), torch.inference_mode():
+            for x, y in self._validation:
+                answers.append(forward_logits(model, x).argmax(1) == y)
+                if not tally.add(answers[-1]):
+                    break
+        return torch.cat(answers)
+
+
+class DriftProbes:
+    """Measures how far the membrane potentials of quantized networks drift, on a few images."""
+
+    def __init__(self, model: nn.Module, rounding: CalibratedRounding, images: Batch) -> None:
+        """Runs the network before once.
+
+        Args:
+            model: the network before.
+            rounding: makes a candidate of it.
+            images: (T, N, C, H, W) float32 of the validation split, and labels.
+        """
+        self._rounding, self._example = rounding, images[0][:, :1]
+        self._gauge = DriftGauge(model, images)
+
+    def measure(self, plan: BitPlan, *, floor: float | None = None) -> Measurement:
+        """Measures a candidate whole, whatever ``floor`` is."""
+        small = self._rounding.quantize(plan.bits())
+        drift = self._gauge.compare(small.model)
+        size = parameter_bytes(small.model, self._example, small.spec)
+        key = plan_key(plan, GATE)
+        return Measurement(key=key, accuracy=drift.accuracy, parameter_bytes=size, drift=drift.potentials)
+
+    def prepare(self) -> None:
+        """Has everything already."""
