@@ -10,14 +10,24 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from svitkit.compress.aq4svit import AQ4SViTConfig
 from svitkit.compress.balance import BalanceConfig, Objective
 from svitkit.compress.primesvt import PrimeSVTConfig
 from svitkit.errors import ConfigError, unknown_name
 from svitkit.manifest import to_json
 
 INTEGER_METHODS = {"int8": 8, "int4": 4}
-CONFIGS: dict[str, type[BalanceConfig] | type[PrimeSVTConfig]] = {"svitkit": BalanceConfig, "primesvt": PrimeSVTConfig}
+GREEDY, BEAM = "aq4svit-greedy", "aq4svit-beam"
+BEAM_WIDTH = 4
+Config = BalanceConfig | PrimeSVTConfig | AQ4SViTConfig
+CONFIGS: dict[str, type[BalanceConfig] | type[PrimeSVTConfig] | type[AQ4SViTConfig]] = {
+    "svitkit": BalanceConfig,
+    "primesvt": PrimeSVTConfig,
+    GREEDY: AQ4SViTConfig,
+    BEAM: AQ4SViTConfig,
+}
 METHODS = (*CONFIGS, *INTEGER_METHODS)
+OWN_OPTIONS = ("max_drop", "min_saving", "objective")
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 SWEEPS = ("fast", "plain")
 EXECUTORS = ("local", "ray")
@@ -70,7 +80,7 @@ class CompressOptions:
     """
 
     method: str
-    config: PrimeSVTConfig | BalanceConfig
+    config: Config
     bn_recalibration: int
     finetune_epochs: int
     seed: int
@@ -88,12 +98,12 @@ class CompressOptions:
         for name in ("bn_recalibration", "finetune_epochs", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be 0 or more.")
-        if self.method == "svitkit" and self.bn_recalibration:
+        if self.method in ("svitkit", GREEDY, BEAM) and self.bn_recalibration:
             raise ConfigError(
-                f"method 'svitkit' mends weights and batch norms by itself, on setting 'calibration_images'. "
+                f"method '{self.method}' mends weights and batch norms by itself, on setting 'calibration_images'. "
                 f"Leave bn_recalibration={self.bn_recalibration} out."
             )
-        if self.method in INTEGER_METHODS and self.finetune_epochs:
+        if self.method in (*INTEGER_METHODS, GREEDY, BEAM) and self.finetune_epochs:
             raise ConfigError(
                 f"method '{self.method}' makes the weights integers, and training would move them off. "
                 f"Fine-tune with the method before it (svitkit), then quantize without --finetune."
@@ -106,14 +116,19 @@ class CompressOptions:
 
 
 def configure(
-    method: str, max_drop: float, min_saving: float, settings: Mapping[str, object], *, objective: str | None = None
-) -> PrimeSVTConfig | BalanceConfig:
+    method: str,
+    max_drop: float | None,
+    min_saving: float | None,
+    settings: Mapping[str, object],
+    *,
+    objective: str | None = None,
+) -> Config:
     """Returns a method's settings: the user's constraints, what the user set beside them, and defaults for the rest.
 
     Args:
         method: a name of ``METHODS``.
-        max_drop: accuracy that may be lost, in points.
-        min_saving: fraction of the parameter bytes that must go.
+        max_drop: accuracy that may be lost, in points; None for the method's default.
+        min_saving: fraction of the parameter bytes that must go; None for the method's default.
         settings: other fields of the configuration by name; a single value may stand for a tuple of one.
         objective: what method ``svitkit`` makes as small as accuracy allows; None for its default.
 
@@ -123,16 +138,21 @@ def configure(
     if settings and method in INTEGER_METHODS:
         raise ConfigError(f"method '{method}' has no settings, got '{next(iter(settings))}'. Leave it out.")
     kind = CONFIGS.get(method, PrimeSVTConfig)
-    given: dict[str, object] = {"max_drop": max_drop, "min_saving": min_saving}
+    limits = {"max_drop": max_drop, "min_saving": min_saving}
+    given: dict[str, object] = {name: value for name, value in limits.items() if value is not None}
     if objective is not None and objective not in OBJECTIVES:
         raise unknown_name("objective", objective, OBJECTIVES)
     if kind is BalanceConfig:
         given["objective"] = objective or "memory"
     elif objective not in (None, "memory"):
         raise ConfigError(f"method '{method}' saves memory only, got objective '{objective}'. Choose method 'svitkit'.")
-    names = [field.name for field in fields(kind) if field.name not in given]
+    if method == GREEDY and settings.get("beam_width"):
+        raise ConfigError(f"method '{GREEDY}' follows one network only, got a beam_width. Choose method '{BEAM}'.")
+    if method == BEAM:
+        settings = {"beam_width": BEAM_WIDTH, **settings}
+    names = [field.name for field in fields(kind) if field.name not in OWN_OPTIONS]
     for name in settings:
-        if name in given:
+        if name in OWN_OPTIONS:
             raise ConfigError(f"'{name}' is an option of its own (--{name.replace('_', '-')}) and no setting.")
         if name not in names:
             raise unknown_name("setting", name, names)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
+from svitkit.compress.aq4svit import AQ4SViTConfig, BitSearch
 from svitkit.compress.balance import BalanceConfig, BalanceSearch
+from svitkit.compress.bit_candidates import GATE, BitCandidates, DriftProbes
 from svitkit.compress.calibrate import calibrate
 from svitkit.compress.compose import compose
 from svitkit.compress.directory import TRAINING_NAME, prepare_directory
@@ -26,10 +28,19 @@ from svitkit.compress.plot import PLOT_NAME, draw_sweep
 from svitkit.compress.prefix import spare_bytes
 from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search
 from svitkit.compress.probes import Probes
-from svitkit.compress.quantize import QuantizedNetwork, quantize_network, uniform_bits
+from svitkit.compress.quantize import CalibratedRounding, QuantizedNetwork, quantize_network, uniform_bits
 from svitkit.compress.recalibrate import Recalibration
-from svitkit.compress.report import REPORT_NAME, Accuracy, GroupReport, PruneReport, describe_groups, describe_outcome
-from svitkit.compress.report_layers import LayerReport, describe_layers
+from svitkit.compress.report import (
+    REPORT_NAME,
+    Accuracy,
+    AnySearch,
+    GroupReport,
+    PruneReport,
+    describe_groups,
+    describe_outcome,
+)
+from svitkit.compress.report_bits import BitsReport, describe_search, reasons_of_search
+from svitkit.compress.report_layers import LayerReport, describe_layers, reasons_of_uniform
 from svitkit.data.dataset import Dataset
 from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.files import staged_directory
@@ -37,7 +48,7 @@ from svitkit.manifest import to_json
 from svitkit.models.checkpoint import Checkpoint, checkpoint_sha256, save_checkpoint
 from svitkit.models.plan import PrunePlan
 from svitkit.models.run import example_input
-from svitkit.models.size import layer_parameters
+from svitkit.models.size import layer_parameters, quantized_bytes
 from svitkit.models.spec import QuantizationSpec, match_dataset
 
 Progress = Callable[[str, int, int], None]
@@ -69,8 +80,8 @@ def compress_model(
     out: Path,
     *,
     method: str = "svitkit",
-    max_drop: float = 3.0,
-    min_saving: float = 0.25,
+    max_drop: float | None = None,
+    min_saving: float | None = None,
     finetune_epochs: int = 0,
     resume: bool = False,
     bn_recalibration: int = 0,
@@ -85,7 +96,8 @@ def compress_model(
     """Makes a network smaller within limits on accuracy, and writes it as a checkpoint directory.
 
     ``svitkit`` (:mod:`svitkit.compress.balance`) and ``primesvt`` prune; ``int8`` and ``int4`` round weights
-    (:mod:`svitkit.compress.quantize`), also pruned ones.
+    (:mod:`svitkit.compress.quantize`), also pruned ones; ``aq4svit-greedy`` and ``aq4svit-beam`` search how many bits
+    every block gets (:mod:`svitkit.compress.aq4svit`).
 
     Beside the checkpoint the directory holds ``report.json``, its picture ``sweep.svg``, and ``search.jsonl``, the
     journal of every measurement. Every decision is taken on the validation split; the test split is measured once
@@ -96,8 +108,9 @@ def compress_model(
         dataset: data like those it was trained on.
         out: the directory to write.
         method: a name of ``METHODS``.
-        max_drop: accuracy that may be lost on the validation split, in points.
-        min_saving: fraction of the original network's parameter bytes that must be saved.
+        max_drop: accuracy that may be lost on the validation split, in points; 3, or 1.5 for ``aq4svit``, if not given.
+        min_saving: fraction of the original network's parameter bytes that must be saved; 0.25, or 0 for ``aq4svit``,
+            if not given.
         finetune_epochs: passes over the training split after pruning, 0 for none.
         resume: go on with the journal that ``out`` holds.
         bn_recalibration: training images on which every candidate's batch norms are calibrated again, 0 for none.
@@ -175,6 +188,8 @@ class _Compression:
         """Finds groups, searches, fine-tunes, measures and writes; or quantizes, measures and writes."""
         if self.options.method in INTEGER_METHODS:
             return self._quantize(journal)
+        if isinstance(self.options.config, AQ4SViTConfig):
+            return self._search_bits(self.options.config, journal)
         self.progress("trace", 0, 1)
         found = find_groups(
             self.checkpoint.model,
@@ -271,8 +286,58 @@ class _Compression:
         after = journal.measure("validation, final", lambda: (accuracy(small.model, self.validation), size))
         search = self._search(evaluator, baseline)
         outcome = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
-        layers = describe_layers(small.weights, self.options.method)
-        report = self._describe(search, outcome, journal, small.model, layers=layers, quantization=small.spec)
+        reasons = reasons_of_uniform(small.weights, INTEGER_METHODS[self.options.method])
+        return self._finish_integers(search, outcome, small, reasons, journal)
+
+    def _search_bits(self, config: AQ4SViTConfig, journal: Journal) -> CompressResult:
+        """AQ4SViT: searches how many bits every layer gets."""
+        model, spec = self.checkpoint.model, self.checkpoint.spec
+        example = example_input(spec)
+        layers, counts = list(uniform_bits(model, example, max(config.widths))), layer_parameters(model, example)
+        self.progress("calibrate", 0, 1)
+        images = load_batches(self.data, "train", timesteps=self.timesteps, limit=config.calibration_images)
+        calibration = torch.cat([x for x, _ in images], 1)
+        rounding = CalibratedRounding(model, calibration, spec.normalization, static=spec.static_input)
+        self.progress("calibrate", 1, 1)
+        few = config.gate_images
+        gate = load_batches(self.data, "validation", timesteps=self.timesteps, limit=few, batch_size=few)[0]
+        candidates = BitCandidates(model, rounding, self.validation, stops=self.work.sweep == "fast")
+        baseline = self._evaluator(journal, LocalExecutor(self.candidates)).evaluate(PrunePlan())
+        with (
+            open_executor(self.work, candidates) as evaluating,
+            open_executor(self.work, DriftProbes(model, rounding, gate)) as gauging,
+        ):
+            search = BitSearch(
+                config=config,
+                evaluator=Evaluator(journal, evaluating, exact=self.work.sweep == "plain"),
+                gauge=Evaluator(journal, gauging, stage=GATE),
+                size=lambda plan: quantized_bytes(model, counts, plan.bits()),
+                baseline=baseline,
+                images=len(self.data.validation),
+                original_bytes=spec.original_parameter_bytes or baseline.parameter_bytes,
+                progress=self.progress,
+            )
+            found = search.run(layers)
+        small = candidates.build(found.plan)
+        outcome = Outcome(
+            plan=PrunePlan(), measurement=found.measurement, satisfied=found.satisfied, swept=(), reasons={}
+        )
+        reasons = reasons_of_search(search, small.weights)
+        return self._finish_integers(search, outcome, small, reasons, journal, describe_search(search, found))
+
+    def _finish_integers(
+        self,
+        search: Search | BitSearch,
+        outcome: Outcome,
+        small: QuantizedNetwork,
+        reasons: Mapping[str, str],
+        journal: Journal,
+        bits: BitsReport | None = None,
+    ) -> CompressResult:
+        layers = describe_layers(small.weights, reasons)
+        report = self._describe(
+            search, outcome, journal, small.model, layers=layers, quantization=small.spec, bits=bits
+        )
         return self._write(small.model, PrunePlan(), report, small)
 
     def _finish(
@@ -301,7 +366,7 @@ class _Compression:
 
     def _describe(
         self,
-        search: Search | BalanceSearch,
+        search: AnySearch,
         outcome: Outcome,
         journal: Journal,
         model: torch.nn.Module,
@@ -309,6 +374,7 @@ class _Compression:
         groups: tuple[GroupReport, ...] = (),
         layers: tuple[LayerReport, ...] = (),
         quantization: QuantizationSpec | None = None,
+        bits: BitsReport | None = None,
     ) -> PruneReport:
         size = self.candidates.size(model, quantization)
         after = journal.measure("validation, final", lambda: (accuracy(model, self.validation), size))
@@ -326,6 +392,7 @@ class _Compression:
             after=Accuracy(validation=after.accuracy, test=after_test.accuracy),
             groups=groups,
             layers=layers,
+            bits=bits,
         )
 
     def _test(

@@ -6,15 +6,19 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
+from svitkit.compress.aq4svit import AQ4SViTConfig, BitSearch
 from svitkit.compress.balance import BalanceConfig, BalanceSearch
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.layer_costs import Spent
-from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search, Swept
+from svitkit.compress.options import Config
+from svitkit.compress.primesvt import Outcome, Search, Swept
+from svitkit.compress.report_bits import BitsReport
 from svitkit.compress.report_candidates import CandidateReport, describe_candidates
 from svitkit.compress.report_layers import LayerReport
 from svitkit.manifest import STRICT
 
 REPORT_NAME = "report.json"
+AnySearch = Search | BalanceSearch | BitSearch
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -105,13 +109,14 @@ class PruneReport:
         layers: layers with integer weights in the order of execution; empty if the method quantizes nothing.
         candidates: every descent that was tried; empty if the method does not descend.
         objective: what the search made as small as it could, if it was not the bytes alone.
+        bits: the search for bits, if there was one.
     """
 
     format_version: Literal[1] = 1
     method: str
     satisfied: bool
     why: str
-    settings: PrimeSVTConfig | BalanceConfig
+    settings: Config
     bn_recalibration: int
     finetune_epochs: int
     seed: int
@@ -126,11 +131,10 @@ class PruneReport:
     layers: tuple[LayerReport, ...] = ()
     candidates: tuple[CandidateReport, ...] = ()
     objective: Spent | None = None
+    bits: BitsReport | None = None
 
 
-def describe_groups(
-    found: tuple[FoundGroup, ...], outcome: Outcome, config: PrimeSVTConfig | BalanceConfig
-) -> tuple[GroupReport, ...]:
+def describe_groups(found: tuple[FoundGroup, ...], outcome: Outcome, config: Config) -> tuple[GroupReport, ...]:
     """Says for every group what was decided and why.
 
     Args:
@@ -182,7 +186,8 @@ def _points(robustness: Swept) -> tuple[SweepPoint, ...]:
     )
 
 
-def _passed_over(robustness: Swept | None, config: PrimeSVTConfig | BalanceConfig) -> str:
+def _passed_over(robustness: Swept | None, config: Config) -> str:
+    assert not isinstance(config, AQ4SViTConfig)
     if robustness is None or not robustness.trials or isinstance(config, BalanceConfig):
         return f"too narrow: no rate leaves fewer channels, in multiples of {config.channel_multiple}"
     if robustness.score is None:
@@ -195,7 +200,7 @@ def _passed_over(robustness: Swept | None, config: PrimeSVTConfig | BalanceConfi
 
 
 def describe_outcome(
-    search: Search | BalanceSearch,
+    search: AnySearch,
     outcome: Outcome,
     *,
     method: str,
@@ -207,6 +212,7 @@ def describe_outcome(
     after: Accuracy,
     groups: tuple[GroupReport, ...] = (),
     layers: tuple[LayerReport, ...] = (),
+    bits: BitsReport | None = None,
 ) -> PruneReport:
     """Puts a report together; the constraints are judged on the network as it is in the end.
 
@@ -222,6 +228,7 @@ def describe_outcome(
         after: accuracies of the pruned and perhaps fine-tuned network.
         groups: what happened to every group, if the method prunes.
         layers: what happened to every layer, if the method quantizes.
+        bits: the search for bits, if there was one.
     """
     config, saving = search.config, search.saving(outcome.measurement)
     drop = before.validation - after.validation
@@ -231,7 +238,7 @@ def describe_outcome(
         f"saves {100 * saving:.1f} % (at least {100 * config.min_saving:g} wanted) and {change} points on "
         f"validation (a loss of {config.max_drop:g} allowed)"
     )
-    if not small and groups:
+    if not small and (groups or bits):
         why += "; of the candidates tried none within the allowed loss saves more"
     return PruneReport(
         method=method,
@@ -252,4 +259,5 @@ def describe_outcome(
         layers=layers,
         candidates=describe_candidates(search, outcome),
         objective=outcome.objective,
+        bits=bits,
     )

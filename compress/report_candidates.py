@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic.dataclasses import dataclass
 
+from svitkit.compress.aq4svit import BitSearch
 from svitkit.compress.balance import BalanceSearch
 from svitkit.compress.primesvt import Outcome, Search
 from svitkit.manifest import STRICT
@@ -32,7 +33,7 @@ class CandidateReport:
     ratios: dict[str, float]
 
 
-def describe_candidates(search: Search | BalanceSearch, outcome: Outcome) -> tuple[CandidateReport, ...]:
+def describe_candidates(search: Search | BalanceSearch | BitSearch, outcome: Outcome) -> tuple[CandidateReport, ...]:
     """Lists what every descent came to.
 
     Args:

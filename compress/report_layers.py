@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass
 
-from svitkit.compress.options import INTEGER_METHODS
 from svitkit.manifest import STRICT
 from svitkit.models.quantized import QuantizedWeight, stored_bytes
 
@@ -34,24 +33,31 @@ class LayerReport:
     why: str
 
 
-def describe_layers(weights: Mapping[str, QuantizedWeight], method: str) -> tuple[LayerReport, ...]:
+def describe_layers(weights: Mapping[str, QuantizedWeight], reasons: Mapping[str, str]) -> tuple[LayerReport, ...]:
     """Says for every layer what it was rounded to.
 
     Args:
         weights: by layer, in the order of execution.
-        method: a name of ``INTEGER_METHODS``.
+        reasons: why, by layer.
     """
-    wanted = INTEGER_METHODS[method]
     return tuple(
         LayerReport(
             name=name,
             bits=weight.bits,
             weights=weight.integers.size,
             size_bytes=stored_bytes(weight.integers.size, weight.bits) + weight.scale.nbytes,
-            why="as asked" if weight.bits == wanted else "protected: the first or the last layer",
+            why=reasons[name],
         )
         for name, weight in weights.items()
     )
+
+
+def reasons_of_uniform(weights: Mapping[str, QuantizedWeight], bits: int) -> dict[str, str]:
+    """Returns the reasons where all layers were to have the same bits."""
+    return {
+        name: "as asked" if weight.bits == bits else "protected: the first or the last layer"
+        for name, weight in weights.items()
+    }
 
 
 def add_layers(table: Table, layers: tuple[LayerReport, ...]) -> None:

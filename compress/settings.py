@@ -34,6 +34,23 @@ def read_settings(texts: Sequence[str]) -> dict[str, object]:
     return settings
 
 
+def told_settings(texts: Sequence[str], **options: object) -> dict[str, object]:
+    """Reads settings, and adds those that have an option of their own on the command line.
+
+    Args:
+        texts: as for :func:`read_settings`.
+        options: values by name; None where the option was not given.
+
+    Raises:
+        ConfigError: a text is no setting, or sets what an option sets.
+    """
+    settings = read_settings(texts)
+    for name, value in options.items():
+        if value is not None and name in settings:
+            raise ConfigError(f"'{name}' is set twice: with --set and with --{name.replace('_', '-')}.")
+    return {**settings, **{name: value for name, value in options.items() if value is not None}}
+
+
 def _scalar(text: str) -> object:
     if text.lower() in WORDS:
         return WORDS[text.lower()]

@@ -43,8 +43,8 @@ class DeployOptions:
     """
 
     method: str = "svitkit"
-    max_drop: float = 3.0
-    min_saving: float = 0.25
+    max_drop: float | None = None
+    min_saving: float | None = None
     finetune_epochs: int = 0
     bn_recalibration: int = 0
     settings: Mapping[str, object] = field(default_factory=dict)

@@ -21,12 +21,13 @@ from svitkit.export.build_nodes import compute, constant, stand_in
 from svitkit.export.passes.fold_batch_norm import CHANNEL_FACTOR, initializer, parameter
 from svitkit.export.passes.name_layers import layer_name
 from svitkit.export.ranges import VIEWS, extents, integer_limits
-from svitkit.models.quantized import LARGEST_BYTE, PACKED_BITS, QuantizedWeight, qmax, stored_bits
+from svitkit.models.quantized import LARGEST_BYTE, QuantizedWeight, qmax
 from svitkit.models.spec import InputQuantization
 
 INT32_MAX = 2**31 - 1
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _TYPES = ir.DataType
+INT4_BITS = 4
 
 
 def quantize_layers(model: ir.Model, *, weights: Mapping[str, QuantizedWeight], image: InputQuantization) -> None:
@@ -147,8 +148,8 @@ class _Rewriter:
         )
 
     def _weight(self, node: ir.Node, name: str, integers: NDArray[np.int8], bits: int) -> ir.Value:
-        """Registers the integers; 4-bit ones are stored so, and cast to int8 by a node that readers fold."""
-        packed = stored_bits(bits) == PACKED_BITS
+        """Registers the integers; up to 4 bits they are stored in 4, and cast to int8 by a node that readers fold."""
+        packed = bits <= INT4_BITS
         array = integers.astype(_TYPES.INT4.numpy()) if packed else integers
         tensor = ir.Tensor(array, dtype=_TYPES.INT4 if packed else _TYPES.INT8)
         value = initializer(self.graph, tensor, f"{name}.weight", replaces=node.inputs[1])

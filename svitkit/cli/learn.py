@@ -12,6 +12,7 @@ from svitkit.cli.options import (
     Arguments,
     AsJson,
     BatchNormImages,
+    BeamWidth,
     Data,
     ExecutorName,
     Finetune,
@@ -121,8 +122,9 @@ def compress(
     board: Annotated[
         str | None, typer.Option("--board", metavar="NAME", help="The board that --objective latency is for.")
     ] = None,
-    max_drop: MaxDrop = 3.0,
-    min_saving: MinSaving = 0.25,
+    max_drop: MaxDrop = None,
+    min_saving: MinSaving = None,
+    beam_width: BeamWidth = None,
     finetune: Finetune = 0,
     bn_images: BatchNormImages = 0,
     settings: Settings = None,
@@ -142,7 +144,7 @@ def compress(
     from svitkit.compress.options import WorkOptions
     from svitkit.compress.pipeline import compress_model
     from svitkit.compress.report_table import report_table
-    from svitkit.compress.settings import read_settings
+    from svitkit.compress.settings import told_settings
     from svitkit.predict import latency_costs
 
     with answer(as_json) as show:
@@ -166,7 +168,7 @@ def compress(
                 bn_recalibration=bn_images,
                 seed=seed,
                 limit=limit,
-                settings=read_settings(settings or []),
+                settings=told_settings(settings or [], beam_width=beam_width),
                 objective=objective,
                 costs=costs,
                 resume=resume,

@@ -63,7 +63,8 @@ Method = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="svitkit and primesvt prune, ours and the published policy; int8 and int4 round the weights.",
+        help="svitkit and primesvt prune, ours and the published policy; aq4svit-greedy and aq4svit-beam search how "
+        "many bits every block gets; int8 and int4 round the weights.",
     ),
 ]
 Objective = Annotated[
@@ -108,17 +109,28 @@ RayAddress = Annotated[
     ),
 ]
 MaxDrop = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--max-drop",
         metavar="POINTS",
         min=0,
         max=100,
-        help="Largest loss of validation accuracy, in percentage points.",
+        help="Largest loss of validation accuracy, in percentage points; 3, or 1.5 for aq4svit, if not given.",
     ),
 ]
 MinSaving = Annotated[
-    float, typer.Option("--min-saving", metavar="SHARE", min=0, max=1, help="Least share of weight bytes to save.")
+    float | None,
+    typer.Option(
+        "--min-saving",
+        metavar="SHARE",
+        min=0,
+        max=1,
+        help="Least share of weight bytes to save; 0.25, or 0 for aq4svit, if not given.",
+    ),
+]
+BeamWidth = Annotated[
+    int | None,
+    typer.Option("--beam-width", metavar="N", min=1, help="Networks that aq4svit-beam follows; 4 if not given."),
 ]
 Finetune = Annotated[
     int, typer.Option("--finetune", metavar="EPOCHS", min=0, help="Epochs of training after the removal.")

@@ -15,6 +15,7 @@ from svitkit.cli.options import (
     Arguments,
     AsJson,
     BatchNormImages,
+    BeamWidth,
     BoardName,
     Data,
     Finetune,
@@ -158,8 +159,9 @@ def deploy(
     data: Data = "digits",
     method: Method = "svitkit",
     objective: Objective = None,
-    max_drop: MaxDrop = 3.0,
-    min_saving: MinSaving = 0.25,
+    max_drop: MaxDrop = None,
+    min_saving: MinSaving = None,
+    beam_width: BeamWidth = None,
     finetune: Finetune = 0,
     bn_images: BatchNormImages = 0,
     settings: Settings = None,
@@ -174,7 +176,7 @@ def deploy(
 ) -> None:
     """Compress, export, build and bench in one go; exit with 3 if a limit is missed or the run is not valid."""
     from svitkit.boards.board import load_board
-    from svitkit.compress.settings import read_settings
+    from svitkit.compress.settings import told_settings
     from svitkit.deploy import DeployOptions, Shortfall, default_folder
     from svitkit.deploy import deploy as run
     from svitkit.runtime.record_table import render_record
@@ -185,7 +187,7 @@ def deploy(
         min_saving=min_saving,
         finetune_epochs=finetune,
         bn_recalibration=bn_images,
-        settings=read_settings(settings or []),
+        settings=told_settings(settings or [], beam_width=beam_width),
         seed=seed,
         limit=limit,
         threads=threads,

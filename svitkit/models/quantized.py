@@ -22,7 +22,7 @@ from svitkit.manifest import Normalization
 from svitkit.models.spec import InputQuantization, QuantizationSpec
 
 LARGEST_BYTE = 255
-PACKED_BITS = 4
+BYTE_BITS = 8
 
 
 def qmax(bits: int) -> int:
@@ -30,14 +30,9 @@ def qmax(bits: int) -> int:
     return int(2 ** (bits - 1)) - 1
 
 
-def stored_bits(bits: int) -> int:
-    """Returns how many bits a weight takes in files: 4 for weights of 2 to 4 bits, else 8."""
-    return PACKED_BITS if bits <= PACKED_BITS else 8
-
-
 def stored_bytes(elements: int, bits: int) -> int:
-    """Returns the bytes of a layer's integers in files, two to a byte where they have 4 bits or less."""
-    return math.ceil(elements * stored_bits(bits) / 8)
+    """Returns the bytes of a layer's integers in a checkpoint, which has them bit to bit."""
+    return math.ceil(elements * bits / BYTE_BITS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,22 +56,25 @@ class QuantizedWeight:
         return product
 
 
-def pack(integers: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Packs 4-bit integers two to a byte, the first in the low half; an odd count ends with a zero."""
-    flat = np.append(integers.reshape(-1), np.zeros(integers.size % 2, np.int8)).astype(np.uint8) & 0xF
-    return np.asarray(flat[::2] | (flat[1::2] << 4), np.uint8)
+def pack(integers: NDArray[np.int8], bits: int) -> NDArray[np.uint8]:
+    """Packs integers bit to bit in two's complement, the lowest bit of the first one first, with zeros at the end."""
+    every = np.unpackbits(integers.reshape(-1, 1).view(np.uint8), axis=1, count=bits, bitorder="little")
+    return np.packbits(every, bitorder="little")
 
 
-def unpack(packed: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.int8]:
+def unpack(packed: NDArray[np.uint8], shape: tuple[int, ...], bits: int) -> NDArray[np.int8]:
     """Undoes :func:`pack`."""
-    halves = np.stack([packed & 0xF, packed >> 4], axis=1).reshape(-1)[: math.prod(shape)].astype(np.int8)
-    return np.where(halves > 7, halves - 16, halves).astype(np.int8).reshape(shape)
+    elements = math.prod(shape)
+    every = np.unpackbits(packed, count=elements * bits, bitorder="little").reshape(elements, bits)
+    signed = np.repeat(every[:, -1:], BYTE_BITS - bits, axis=1)
+    whole = np.packbits(np.concatenate([every, signed], axis=1), axis=1, bitorder="little")
+    return whole.view(np.int8).reshape(shape)
 
 
 def stored_tensors(layer: str, weight: QuantizedWeight) -> dict[str, torch.Tensor]:
-    """Returns a layer's tensors as a checkpoint stores them: integers (packed up to 4 bits) and scale."""
-    packed = stored_bits(weight.bits) == PACKED_BITS
-    integers = pack(weight.integers) if packed else np.ascontiguousarray(weight.integers)
+    """Returns a layer's tensors as a checkpoint stores them: integers (packed below 8 bits) and scale."""
+    packed = weight.bits < BYTE_BITS
+    integers = pack(weight.integers, weight.bits) if packed else np.ascontiguousarray(weight.integers)
     scale = np.ascontiguousarray(weight.scale, np.float32)
     return {f"{layer}.weight": torch.from_numpy(integers), f"{layer}.weight_scale": torch.from_numpy(scale)}
 
@@ -115,12 +113,12 @@ def read_quantized(
 
 
 def _read_integers(stored: torch.Tensor, shape: tuple[int, ...], bits: int, where: str) -> NDArray[np.int8]:
-    packed = stored_bits(bits) == PACKED_BITS
+    packed = bits < BYTE_BITS
     kind, extents = (torch.uint8, (stored_bytes(math.prod(shape), bits),)) if packed else (torch.int8, shape)
     if stored.dtype != kind or tuple(stored.shape) != extents:
         raise ConfigError(f"{where} is {stored.dtype} {tuple(stored.shape)}, wanted {kind} {extents} for {bits} bits.")
-    integers = unpack(stored.numpy(), shape) if packed else stored.numpy()
-    if packed and not np.array_equal(pack(integers), stored.numpy()):
+    integers = unpack(stored.numpy(), shape, bits) if packed else stored.numpy()
+    if packed and not np.array_equal(pack(integers, bits), stored.numpy()):
         raise ConfigError(f"{where} holds bits behind its last weight. Make the checkpoint again.")
     if integers.size and int(np.abs(integers.astype(np.int16)).max()) > qmax(bits):
         raise ConfigError(f"{where} holds integers beyond {qmax(bits)}, the largest of {bits} bits.")

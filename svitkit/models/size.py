@@ -26,8 +26,8 @@ def parameter_bytes(model: nn.Module, example: torch.Tensor, quantization: Quant
     A batch norm whose input is a convolution's or linear layer's output folds into it and leaves one bias per channel;
     any other batch norm leaves a scale and a bias. Layers that a forward pass does not reach do not count.
 
-    A layer with integer weights has them in 4 bits (up to 4) or 8, rounded up to bytes, and one float32 scale for every
-    output channel.
+    A layer with integer weights has them bit to bit, rounded up to bytes, and one float32 scale for every output
+    channel.
 
     Args:
         model: the network.

@@ -41,7 +41,7 @@ class InputQuantization:
 class QuantizationSpec:
     """Which layers have integer weights; their integers and scales stand in the weights file.
 
-    A layer ``name`` has there ``name.weight`` (int8; up to 4 bits two to a uint8, the first in the low half) and
+    A layer ``name`` has there ``name.weight`` (int8; below 8 bits packed bit to bit into uint8, the lowest first) and
     ``name.weight_scale`` (one float32 per output channel).
 
     Attributes:

@@ -97,29 +97,34 @@ def test_integers_are_stored_as_bytes_and_short_ones_two_to_a_byte(checkpoint: C
     for name, bits in LAYERS.items():
         shape = checkpoint.quantized[name].integers.shape
         stored = tensors[f"{name}.weight"]
+        count = np.prod(shape)
         assert (stored.dtype, stored.numel()) == (
-            (torch.int8, np.prod(shape)) if bits > 4 else (torch.uint8, -(-np.prod(shape) // 2))
+            (torch.int8, count) if bits == 8 else (torch.uint8, -(-count * bits // 8))
         )
         assert tensors[f"{name}.weight_scale"].shape == (shape[0],)
 
 
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (2, 2, 3, 3), (0, 4)])
-def test_packing_is_undone(shape: tuple[int, ...]) -> None:
-    integers = np.random.default_rng(0).integers(-8, 8, shape).astype(np.int8)
-    packed = pack(integers)
-    assert packed.size == (integers.size + 1) // 2 == stored_bytes(integers.size, 4)
-    np.testing.assert_array_equal(unpack(packed, shape), integers)
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_packing_is_undone(shape: tuple[int, ...], bits: int) -> None:
+    top = 2 ** (bits - 1)
+    integers = np.random.default_rng(0).integers(-top, top, shape).astype(np.int8)
+    packed = pack(integers, bits)
+    assert packed.size == -(-integers.size * bits // 8) == stored_bytes(integers.size, bits)
+    np.testing.assert_array_equal(unpack(packed, shape, bits), integers)
 
 
-def test_the_first_of_two_integers_is_the_low_half() -> None:
-    assert pack(np.array([1, -1, 7], np.int8)).tolist() == [0xF1, 0x07]
+def test_the_lowest_bits_of_a_byte_are_the_first_integer() -> None:
+    assert pack(np.array([1, -1, 7], np.int8), 4).tolist() == [0xF1, 0x07]
+    assert pack(np.array([1, -1, 0, -2, 1], np.int8), 2).tolist() == [0b10001101, 0b01]
+    assert pack(np.array([1, -1, -4], np.int8), 3).tolist() == [0b00111001, 0b1]
 
 
 def test_parameter_bytes_count_integers_at_their_width(checkpoint: Checkpoint) -> None:
     spec = checkpoint.spec
     floats = parameter_bytes(checkpoint.model, torch.zeros(2, 1, 1, 16, 16))
     removed = 4 * (4 * 9 + 32 * 128 + 32 * 3)
-    stored = 4 * 9 + 32 * 128 // 2 + 32 * 3 // 2
+    stored = 4 * 9 + 32 * 128 * 4 // 8 + 32 * 3 * 3 // 8
     assert checkpoint.parameter_bytes() == floats - removed + stored + 4 * (4 + 128 + 3)
     assert checkpoint.parameter_count() == floats // 4
     assert parameter_bytes(checkpoint.model, torch.zeros(2, 1, 1, 16, 16), spec.quantization) < floats
@@ -138,8 +143,8 @@ def edited(path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> Path
         (lambda t: t.pop("head.weight_scale"), "lacks the integers or the scale of the quantized layer 'head'"),
         (lambda t: t.pop("head.weight"), "lacks the integers"),
         (lambda t: t.update({"head.weight": t["head.weight"].float()}), "wanted torch.uint8"),
-        (lambda t: t.update({"head.weight": t["head.weight"][1:].clone()}), r"wanted torch.uint8 \(48,\) for 3 bits"),
-        (lambda t: t["head.weight"].fill_(0x70), "beyond 3, the largest of 3 bits"),
+        (lambda t: t.update({"head.weight": t["head.weight"][1:].clone()}), r"wanted torch.uint8 \(36,\) for 3 bits"),
+        (lambda t: t["head.weight"].fill_(0x04), "beyond 3, the largest of 3 bits"),
         (lambda t: t["blocks.0.mlp.fc1.0.weight"].fill_(0x88), "beyond 7"),
         (lambda t: t["head.weight_scale"].fill_(0), "not positive"),
         (lambda t: t["head.weight_scale"].fill_(float("nan")), "not positive"),
