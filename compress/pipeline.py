@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from svitkit.compress.aq4svit import AQ4SViTConfig, BitSearch
 from svitkit.compress.balance import BalanceConfig, BalanceSearch
 from svitkit.compress.bit_candidates import GATE, BitCandidates, DriftProbes
 from svitkit.compress.calibrate import calibrate
+from svitkit.compress.chain import PRUNING, method_chain, run_chain
 from svitkit.compress.compose import compose
 from svitkit.compress.directory import TRAINING_NAME, prepare_directory
 from svitkit.compress.evaluate import Candidates, Repair, accuracy, data_sha256, limited, load_batches
@@ -53,6 +55,8 @@ from svitkit.models.spec import QuantizationSpec, match_dataset
 
 Progress = Callable[[str, int, int], None]
 
+DEFAULT_DROP = AQ4SViTConfig().max_drop
+"""Points that several methods may lose together."""
 ORDER_SEED = 0
 """Of the order of the validation images, in which the first part stands for all."""
 VALIDATION_BATCH = 32
@@ -107,8 +111,10 @@ def compress_model(
         checkpoint: the network; it is not changed.
         dataset: data like those it was trained on.
         out: the directory to write.
-        method: a name of ``METHODS``.
-        max_drop: accuracy that may be lost on the validation split, in points; 3, or 1.5 for ``aq4svit``, if not given.
+        method: a name of ``METHODS``; or several, divided by commas, under one budget of accuracy
+            (:mod:`svitkit.compress.chain`).
+        max_drop: accuracy that may be lost on the validation split, in points; 3, or 1.5 for ``aq4svit`` or several
+            methods, if not given.
         min_saving: fraction of the original network's parameter bytes that must be saved; 0.25, or 0 for ``aq4svit``,
             if not given.
         finetune_epochs: passes over the training split after pruning, 0 for none.
@@ -128,6 +134,28 @@ def compress_model(
             quantized already.
         UnsupportedError: the network cannot be traced, or nothing in it can be pruned.
     """
+    methods = method_chain(method)
+    if len(methods) > 1:
+        pruning = {"finetune_epochs": finetune_epochs, "bn_recalibration": bn_recalibration, "objective": objective}
+
+        def one(network: Checkpoint, folder: Path, name: str, **told: Any) -> tuple[Checkpoint, PruneReport]:
+            told |= {**pruning, "costs": costs} if name in PRUNING else {}
+            told |= {"resume": resume and folder.exists(), "seed": seed, "limit": limit, "work": work}
+            result = compress_model(network, dataset, folder, method=name, progress=progress, **told)
+            return result.checkpoint, result.report
+
+        drop = DEFAULT_DROP if max_drop is None else max_drop
+        small, report = run_chain(
+            checkpoint,
+            out,
+            methods,
+            one,
+            max_drop=drop,
+            min_saving=min_saving or 0.0,
+            settings=settings or {},
+            resume=resume,
+        )
+        return CompressResult(checkpoint=small, report=report, satisfied=report.satisfied)
     options = CompressOptions(
         method=method,
         config=configure(method, max_drop, min_saving, settings or {}, objective=objective),

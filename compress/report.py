@@ -90,6 +90,23 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class StepReport:
+    """One method of several.
+
+    Attributes:
+        method: its name.
+        validation: accuracy after it, in percent.
+        parameter_bytes: deployed parameters after it.
+        share: what it adds to the memory saving, a fraction of the original's bytes.
+    """
+
+    method: str
+    validation: float
+    parameter_bytes: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PruneReport:
     """The whole run.
 
@@ -110,6 +127,7 @@ class PruneReport:
         candidates: every descent that was tried; empty if the method does not descend.
         objective: what the search made as small as it could, if it was not the bytes alone.
         bits: the search for bits, if there was one.
+        steps: the methods one after the other, if there were several; ``settings`` are those of the last one then.
     """
 
     format_version: Literal[1] = 1
@@ -132,6 +150,7 @@ class PruneReport:
     candidates: tuple[CandidateReport, ...] = ()
     objective: Spent | None = None
     bits: BitsReport | None = None
+    steps: tuple[StepReport, ...] = ()
 
 
 def describe_groups(found: tuple[FoundGroup, ...], outcome: Outcome, config: Config) -> tuple[GroupReport, ...]:
@@ -233,11 +252,7 @@ def describe_outcome(
     config, saving = search.config, search.saving(outcome.measurement)
     drop = before.validation - after.validation
     accurate, small = drop <= config.max_drop, saving >= config.min_saving
-    change = f"loses {drop:.2f}" if drop >= 0 else f"gains {-drop:.2f}"
-    why = (
-        f"saves {100 * saving:.1f} % (at least {100 * config.min_saving:g} wanted) and {change} points on "
-        f"validation (a loss of {config.max_drop:g} allowed)"
-    )
+    why = outcome_text(saving, drop, min_saving=config.min_saving, max_drop=config.max_drop)
     if not small and (groups or bits):
         why += "; of the candidates tried none within the allowed loss saves more"
     return PruneReport(
@@ -260,4 +275,13 @@ def describe_outcome(
         candidates=describe_candidates(search, outcome),
         objective=outcome.objective,
         bits=bits,
+    )
+
+
+def outcome_text(saving: float, drop: float, *, min_saving: float, max_drop: float) -> str:
+    """Says in a sentence what was reached and what was wanted; savings are fractions, losses points."""
+    change = f"loses {drop:.2f}" if drop >= 0 else f"gains {-drop:.2f}"
+    return (
+        f"saves {100 * saving:.1f} % (at least {100 * min_saving:g} wanted) and {change} points on "
+        f"validation (a loss of {max_drop:g} allowed)"
     )

@@ -64,7 +64,8 @@ Method = Annotated[
         "--method",
         metavar="NAME",
         help="svitkit and primesvt prune, ours and the published policy; aq4svit-greedy and aq4svit-beam search how "
-        "many bits every block gets; int8 and int4 round the weights.",
+        "many bits every block gets; int8 and int4 round the weights. Several, divided by commas: prune, then round, "
+        "under one budget of accuracy.",
     ),
 ]
 Objective = Annotated[

@@ -24,7 +24,9 @@ def test_the_file_has_one_line_for_the_subject_and_one_a_measurement(tmp_path: P
     write(tmp_path / "j")
     lines = (tmp_path / "j").read_text().splitlines()
     assert len(lines) == 3
-    assert lines[1] == '{"key":"one","accuracy":90.0,"parameter_bytes":100,"stopped":null,"divergence":null,"drift":null}'
+    assert (
+        lines[1] == '{"key":"one","accuracy":90.0,"parameter_bytes":100,"stopped":null,"divergence":null,"drift":null}'
+    )
 
 
 def test_what_is_known_is_not_measured_again(tmp_path: Path) -> None:
