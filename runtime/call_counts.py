@@ -20,7 +20,8 @@ from svitkit.runtime.kernels.neurons import NeuronSpec
 from svitkit.runtime.kernels.panels import panel_runs
 from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operand, QuantizeSpec, ReduceSpec
 from svitkit.runtime.kernels.pool import PoolNeuronSpec, PoolSpec
-from svitkit.runtime.work_counts import FLOAT_BYTES, Counts, Memory, mean_taps
+from svitkit.runtime.kernels.unpack import UnpackSpec
+from svitkit.runtime.work_counts import FLOAT_BYTES, LINE_BYTES, Counts, Memory, mean_taps
 
 # Bytes of the vectors that LLVM cuts a plain loop into: not wider on any x86-64, and two registers of Arm.
 STREAM_BYTES = 32
@@ -103,6 +104,12 @@ def _(spec: GroupedSpec, memory: Memory) -> Counts:
     registers = outside * _panel_registers(spec.channels // outside, grouped.LANES, FLOAT_BYTES, memory)
     rows = prod(spec.out_extents) * prod(spec.outer) * mean_taps(spec.window, spec.out_extents) * spec.inputs
     return {"call": 1, "contract.product": rows * registers}
+
+
+@call_counts.register
+def _(spec: UnpackSpec, memory: Memory) -> Counts:
+    lines = spec.packed_bytes / LINE_BYTES
+    return {"call": 1, "stream.vector": spec.elements / STREAM_BYTES, "weights.line": lines}
 
 
 def _stream(extents: tuple[int, ...], operands: tuple[Operand, ...]) -> Counts:

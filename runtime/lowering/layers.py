@@ -18,6 +18,7 @@ from svitkit.runtime.kernels.linear import LinearShape, Window
 from svitkit.runtime.kernels.lists import SEARCH, ListSpec, build_lists, byte_table
 from svitkit.runtime.kernels.row_layout import Addition, RowsSpec, pack_rows
 from svitkit.runtime.kernels.rows import build_rows
+from svitkit.runtime.kernels.unpack import BYTE_BITS, build_unpack, pack_planes, unpack_spec, width_of
 from svitkit.runtime.lowering.choice import choose, record, record_lists
 from svitkit.runtime.lowering.translation import Lowering, time_extent
 from svitkit.runtime.vector_unit import VectorUnit
@@ -169,9 +170,9 @@ def _dense_spec(unit: VectorUnit, shape: LinearShape) -> DenseSpec:
 def _emit_dense(state: Lowering, linear: Linear, spec: DenseSpec, layer: str, fused: Fused | None, out: Buffer) -> str:
     shape = spec.shape
     weight = linear.weight if linear.integer else np.asarray(linear.weight, np.float32)
-    packed = state.weights(f"{linear.node.inputs[1]}.panels", pack_dense(spec, weight))
+    panels = _stored(state, linear, f"{linear.node.inputs[1]}.panels", pack_dense(spec, weight))
     kernel = _name("dot" if spec.dot else "dense", shape)
-    buffers = [linear.x.buffer, packed, *finish(state, linear, fused, out)]
+    buffers = [linear.x.buffer, panels, *finish(state, linear, fused, out)]
     work = shape.positions * shape.in_times * shape.window.taps * shape.inputs * shape.outputs
     state.call(layer, kernel, spec, build_dense, buffers, work=work)
     return kernel
@@ -181,7 +182,7 @@ def _emit_rows(state: Lowering, linear: Linear, spec: RowsSpec, layer: str, fuse
     shape = spec.shape
     index, count = _lists(state, linear.x, spec.lists)
     weight = linear.weight if linear.integer else np.asarray(linear.weight, np.float32)
-    buffers = [index, count, state.weights(f"{linear.node.inputs[1]}.rows", pack_rows(spec, weight))]
+    buffers = [index, count, _stored(state, linear, f"{linear.node.inputs[1]}.rows", pack_rows(spec, weight))]
     name = linear.node.outputs[0]
     if spec.joins:
         buffers.append(Buffer(f"{name}.joined", "uint16", (spec.parts * spec.joined_lists * spec.joined_capacity,)))
@@ -193,6 +194,18 @@ def _emit_rows(state: Lowering, linear: Linear, spec: RowsSpec, layer: str, fuse
     work = shape.positions * shape.in_times * shape.window.taps * shape.inputs * shape.outputs // 8
     state.call(layer, kernel, spec, build_rows, buffers, work=work)
     return kernel
+
+
+def _stored(state: Lowering, linear: Linear, name: str, array: NDArray[Any]) -> Buffer:
+    """Puts weights in a kernel's layout into the weights file; integers of few bits are unpacked before the layer."""
+    bits = width_of(linear.weight) if linear.integer else BYTE_BITS
+    if bits == BYTE_BITS:
+        return state.weights(name, array)
+    spec = unpack_spec(array, bits)
+    packed = state.weights(f"{name}.packed", pack_planes(array, bits))
+    unpacked = Buffer(f"{name}.unpacked", str(array.dtype), (spec.elements,))
+    state.call(linear.node.name, "unpack", spec, build_unpack, [packed, unpacked], work=spec.elements)
+    return unpacked
 
 
 def _lists(state: Lowering, x: View, spec: ListSpec) -> tuple[Buffer, Buffer]:

@@ -124,13 +124,16 @@ def test_rounding_to_even_and_clipping_of_the_input() -> None:
     np.testing.assert_array_equal(player.run(x), 3 * np.array([0, 126, 128, 128, 130, 255], np.float32))
 
 
-def test_int8_weights_are_stored_as_bytes() -> None:
-    weight = np.ones((64, 32), np.int8)
+@pytest.mark.parametrize(("largest", "bits"), [(127, 8), (31, 6), (7, 4), (3, 3), (1, 2)])
+def test_weights_take_the_bits_that_they_need(largest: int, bits: int) -> None:
+    weight = np.full((64, 512), largest, np.int8)
     nodes = [*counted(1, 64, 4), node("MatMulInteger", "bytes w", "sums"), node("Cast", "sums", "logits", to=FLOAT)]
     known = constants(weight, 64, 4)
-    player = Player(graph(nodes, input_shape=(T, 1, 64, 1, 4), output_shape=(T, 1, 4, 32), constants=known))
-    stored = {buffer.name: len(content) for buffer, content in player.program.weights.items()}
-    assert stored["w.rows"] == (64 + 1) * 32  # a row of zeros fills up groups
+    player = Player(graph(nodes, input_shape=(T, 1, 64, 1, 4), output_shape=(T, 1, 4, 512), constants=known))
+    (stored,) = [len(content) for buffer, content in player.program.weights.items() if buffer.name.startswith("w.rows")]
+    rows = 64 * -(-64 // 64) + sum(call.symbol.startswith("event") for call in player.program.calls)
+    assert stored == pytest.approx(rows * 512 * bits / 8, rel=0.1)  # rows of zeros fill up groups
+    assert ("unpack" in player.kernels()) == (bits < 8)
 
 
 def test_a_weight_zero_point_is_refused() -> None:

@@ -93,6 +93,9 @@ def has_sdot(library: Path) -> bool:
         ("spike-driven-transformer", 8, True, "sequence"),
         ("qkformer", 8, True, "sequence"),
         ("qkformer", 4, False, "sequence"),
+        ("spikformer", 2, True, "sequence"),
+        ("spike-driven-transformer", 3, True, "sequence"),
+        ("spikformer", 6, True, "sequence"),
     ],
 )
 def test_spikes_and_logits_equal_onnx_runtime_bit_for_bit(
@@ -156,6 +159,8 @@ def test_float_layers_give_the_same_bits_by_rows_and_dense_where_float32_never_r
     ("board", "family", "bits", "prefer"),
     [
         ("qemu-cortex-a53", "spikformer", 4, None),
+        ("qemu-cortex-a53", "spikformer", 2, None),
+        ("qemu-cortex-a72", "spike-driven-transformer", 3, None),
         ("qemu-cortex-a53", "spike-driven-transformer", 8, None),
         ("qemu-cortex-a53", "qkformer", 8, "dense"),
         ("qemu-cortex-a76", "spikformer", 8, "dense"),
