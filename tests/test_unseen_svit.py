@@ -158,6 +158,7 @@ def test_the_search_prunes_it_and_its_checkpoint_is_read_again(tmp_path: Path) -
         lively(),
         load_data("digits"),
         tmp_path / "out",
+        method="primesvt",
         max_drop=100.0,
         min_saving=0.3,
         limit=16,

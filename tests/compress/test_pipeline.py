@@ -22,7 +22,7 @@ from svitkit.models.checkpoint import Checkpoint, load_checkpoint
 from svitkit.models.run import forward_logits
 from tests.compress.networks import firing_checkpoint, own_labels, probe
 
-LOOSE: dict[str, Any] = {"max_drop": 100.0, "min_saving": 0.2, "limit": 24}
+LOOSE: dict[str, Any] = {"method": "primesvt", "max_drop": 100.0, "min_saving": 0.2, "limit": 24}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_the_given_network_is_not_changed(checkpoint: Checkpoint, digits: Datase
 def test_constraints_that_cannot_both_be_met_leave_the_best_found(
     checkpoint: Checkpoint, digits: Dataset, tmp_path: Path
 ) -> None:
-    result = compress_model(checkpoint, digits, tmp_path / "out", max_drop=100.0, min_saving=0.95, limit=8)
+    result = compress_model(checkpoint, digits, tmp_path / "out", **{**LOOSE, "min_saving": 0.95, "limit": 8})
     assert not result.satisfied
     assert result.report.memory_saving > 0.2
     assert "at least 95 wanted" in result.report.why
@@ -115,6 +115,7 @@ def test_the_fast_sweep_decides_as_the_plain_one(
             checkpoint,
             data,
             tmp_path / sweep,
+            method="primesvt",
             max_drop=12.0,
             min_saving=0.2,
             bn_recalibration=bn_recalibration,
@@ -149,8 +150,8 @@ def kill(stage, done, total):
     if stage == "sweep" and done == 17:
         os.kill(os.getpid(), signal.SIGKILL)
 
-compress_model(firing_checkpoint("spikformer", digits), digits, Path(sys.argv[1]), bn_recalibration=16,
-               max_drop=100.0, min_saving=0.2, limit=24, progress=kill)
+compress_model(firing_checkpoint("spikformer", digits), digits, Path(sys.argv[1]), method="primesvt",
+               bn_recalibration=16, max_drop=100.0, min_saving=0.2, limit=24, progress=kill)
 """
 
 

@@ -29,6 +29,7 @@ def compress(checkpoint: Checkpoint, data: Dataset, out: Path, executor: str, **
         checkpoint,
         data,
         out,
+        method="primesvt",
         max_drop=12.0,
         min_saving=0.2,
         limit=96,
