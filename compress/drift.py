@@ -20,8 +20,8 @@ from torch import nn
 
 from svitkit.compress.evaluate import Batch
 from svitkit.compress.layer_rows import hooked, run_once
-from svitkit.lif import LIFParams
 from svitkit.manifest import STRICT
+from svitkit.models.membranes import membrane_of, run_neurons
 from svitkit.models.neurons import lif_params, neuron_layers
 
 LEAST_POTENTIAL = 1e-6
@@ -70,27 +70,6 @@ class DriftGauge:
         return Drift(potentials=_mean(potentials), flips=_mean(flips), accuracy=100.0 * right)
 
 
-def membrane(x: torch.Tensor, params: LIFParams) -> torch.Tensor:
-    """Returns the potentials before the reset of a layer of neurons (:mod:`svitkit.lif`).
-
-    Args:
-        x: (T, ...) float32, input currents.
-        params: the layer's constants.
-
-    Returns:
-        (T, ...) float32.
-    """
-    v = torch.full_like(x[0], params.v_initial)
-    rest = params.v_initial
-    h = torch.empty_like(x)
-    for t in range(len(x)):
-        leak = (v - rest) / params.tau
-        h[t] = v - leak + (x[t] / params.tau if params.decay_input else x[t])
-        fired = h[t] >= params.v_threshold
-        v = h[t] - params.v_threshold * fired if params.v_reset is None else h[t].masked_fill(fired, params.v_reset)
-    return h
-
-
 def _watched(
     model: nn.Module, inputs: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, tuple[torch.Tensor, torch.Tensor]]]:
@@ -101,7 +80,7 @@ def _watched(
         params = lif_params(node, name)
 
         def hook(module: nn.Module, given: tuple[torch.Tensor, ...], got: torch.Tensor) -> None:
-            found[name] = (membrane(given[0], params), got)
+            found[name] = (run_neurons(given[0], params, membrane_of(node))[1], got)
 
         return node.register_forward_hook(hook)
 

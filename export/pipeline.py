@@ -26,6 +26,7 @@ from svitkit.export.passes.drop_zero_biases import drop_zero_biases
 from svitkit.export.passes.fold_batch_norm import fold_batch_norm
 from svitkit.export.passes.fold_constants import fold_constants
 from svitkit.export.passes.hoist_means import hoist_means
+from svitkit.export.passes.integer_neurons import integer_neurons
 from svitkit.export.passes.merge_reshapes import merge_reshapes
 from svitkit.export.passes.name_layers import name_layers
 from svitkit.export.passes.name_neurons import name_neurons
@@ -45,7 +46,16 @@ from svitkit.manifest import LIFLayer, Mode, ModelMetadata, TensorSpec
 from svitkit.models.checkpoint import Checkpoint, checkpoint_sha256
 from svitkit.models.plan import plan_sha256
 from svitkit.onnx_check import check_model
-from svitkit.onnx_lif import INT4_OPSET, IR_VERSION, LIF_DOMAIN, LIF_VERSION, ONNX_OPSET, lif_function
+from svitkit.onnx_lif import (
+    INT4_OPSET,
+    IR_VERSION,
+    LIF_DOMAIN,
+    LIF_VERSION,
+    ONNX_OPSET,
+    integer_grid,
+    lif_function,
+    read_integer_lif,
+)
 
 Pass = Callable[[ir.Model], None]
 FOLDING: tuple[Pass, ...] = (
@@ -136,13 +146,19 @@ def translate(traced: TracedNetwork, *, mode: Mode) -> ir.Model:
 
 
 def passes_for(checkpoint: Checkpoint) -> tuple[Pass, ...]:
-    """Returns the passes for a network: where it has integer weights, those that make integer products of them too."""
+    """Returns the passes for a network: where it has integers, those that make integer products and neurons too."""
     quantization = checkpoint.spec.quantization
     if quantization is None:
         return PASSES
     to_integers = functools.partial(quantize_layers, weights=checkpoint.quantized, image=quantization.input)
     functools.update_wrapper(to_integers, quantize_layers)
-    return (*FOLDING, hoist_means, to_integers, remove_unused, order_sums, merge_reshapes, remove_no_ops, *FINISHING)
+    neurons: tuple[Pass, ...] = ()
+    if quantization.membranes:
+        to_integer_neurons = functools.partial(integer_neurons, membranes=quantization.membranes)
+        functools.update_wrapper(to_integer_neurons, integer_neurons)
+        neurons = (to_integer_neurons, remove_unused)
+    cleaning = (order_sums, merge_reshapes, remove_no_ops)
+    return (*FOLDING, hoist_means, to_integers, remove_unused, *neurons, *cleaning, *FINISHING)
 
 
 def run_passes(model: ir.Model, passes: tuple[Pass, ...] = PASSES) -> None:
@@ -200,6 +216,7 @@ def _describe(
     checkpoint: Checkpoint, proto: onnx.ModelProto, traced: TracedNetwork, *, mode: Mode, rates: dict[str, float]
 ) -> ModelMetadata:
     spec = checkpoint.spec
+    integers = {node.name: read_integer_lif(node) for node in proto.graph.node if node.domain == LIF_DOMAIN}
     return ModelMetadata(
         family=spec.family,
         mode=mode,
@@ -213,6 +230,7 @@ def _describe(
                 params=neuron.params,
                 state_shape=neuron.state_shape,
                 firing_rate=rates.get(neuron.name),
+                integer=integer_grid(integers[neuron.name]),
             )
             for neuron in traced.neurons
         ),
@@ -227,8 +245,8 @@ def _describe(
 
 
 def parameter_initializer_bytes(proto: onnx.ModelProto) -> int:
-    """Returns the bytes of the parameters in the file: float32, int8, and 4-bit integers two to a byte."""
-    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.INT4)
+    """Returns the bytes of the parameters in the file: float32, int32, int8, and 4-bit integers two to a byte."""
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT8, onnx.TensorProto.INT4)
     return sum(len(tensor.raw_data) for tensor in proto.graph.initializer if tensor.data_type in kinds)
 
 

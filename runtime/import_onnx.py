@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from svitkit.errors import UnsupportedError
 from svitkit.manifest import METADATA_KEY, ModelMetadata, from_json
 from svitkit.onnx_check import load_checked
-from svitkit.onnx_lif import LIF_OP, read_lif
+from svitkit.onnx_lif import LIF_OP, read_integer_lif, read_lif
 
 INT4_BITS = 4
 
@@ -39,7 +39,8 @@ class Graph:
     """A network as a list of nodes in order of execution.
 
     Attributes:
-        nodes: operators; a ``LIF`` node has the name of its layer and one attribute, ``params``.
+        nodes: operators; a ``LIF`` node has the name of its layer and as attributes
+            ``params``, and ``integer``, which is None where it computes in float32.
         inputs, outputs: name to static shape, in the file's order.
         constants: initializers and the values of Constant nodes.
         metadata: what the exporter recorded.
@@ -92,7 +93,7 @@ def import_onnx(path: Path) -> Graph:
 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     if node.op_type == LIF_OP:
-        return {"params": read_lif(node)}
+        return {"params": read_lif(node), "integer": read_integer_lif(node)}
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 

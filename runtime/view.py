@@ -122,14 +122,15 @@ class View:
         """Keeps ``start:stop`` of one axis.
 
         Raises:
-            UnsupportedError: the axis is a product of atoms that the range does not respect.
+            UnsupportedError: the axis is a product of atoms apart in memory that the range does not respect.
         """
-        inner = prod(atom.size for atom in self.axes[axis][1:])
+        factors = merge(self.axes[axis]) or self.axes[axis]
+        inner = prod(atom.size for atom in factors[1:])
         if start % inner or stop % inner:
             raise UnsupportedError(f"slice {start}:{stop} of axis {axis} of {self.shape} cuts through its factors.")
-        outer = self.axes[axis][0]
+        outer = factors[0]
         kept = Atom((stop - start) // inner, outer.stride, outer.role)
-        axes = (*self.axes[:axis], (kept, *self.axes[axis][1:]), *self.axes[axis + 1 :])
+        axes = (*self.axes[:axis], (kept, *factors[1:]), *self.axes[axis + 1 :])
         return replace(self, axes=axes, offset=self.offset + start // inner * outer.stride)
 
     def expand(self, shape: Sequence[int], role: Role) -> View:

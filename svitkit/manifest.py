@@ -16,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from svitkit.errors import ConfigError, VerificationError
 from svitkit.files import sha256, write_text
 from svitkit.lif import LIFParams
+from svitkit.lif_integer import STATE_DTYPES, Membrane
 
 MANIFEST_NAME = "manifest.json"
 METADATA_KEY = "svitkit"
@@ -50,6 +51,24 @@ class Normalization:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class IntegerGrid:
+    """How a layer of neurons computes in integers (:mod:`svitkit.lif_integer`).
+
+    Attributes:
+        membrane: the grid of the potentials between time steps.
+        current_fraction: currents are multiples of 2^-current_fraction.
+    """
+
+    membrane: Membrane
+    current_fraction: int
+
+    @property
+    def state_dtype(self) -> str:
+        """The type of a potential in the exported file and in the bundle."""
+        return STATE_DTYPES[self.membrane.bits]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class LIFLayer:
     """One layer of neurons as it stands in the graph.
 
@@ -58,12 +77,14 @@ class LIFLayer:
         params: its constants.
         state_shape: shape of the membrane potential, batch axis included.
         firing_rate: spikes per neuron and time step seen in calibration (0..1); None if nothing was calibrated.
+        integer: how it computes in integers; None where it computes in float32.
     """
 
     name: str
     params: LIFParams
     state_shape: tuple[int, ...]
     firing_rate: float | None = None
+    integer: IntegerGrid | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -21,7 +21,18 @@ from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.lif import LIFParams
 from svitkit.manifest import METADATA_KEY, ModelMetadata, from_json
 from svitkit.onnx_integers import INTEGER_OPS, check_integer_nodes
-from svitkit.onnx_lif import INT4_OPSET, IR_VERSION, LIF_DOMAIN, LIF_OP, LIF_VERSION, ONNX_OPSET, lif_function, read_lif
+from svitkit.onnx_lif import (
+    INT4_OPSET,
+    IR_VERSION,
+    LIF_DOMAIN,
+    LIF_OP,
+    LIF_VERSION,
+    ONNX_OPSET,
+    integer_grid,
+    lif_function,
+    read_integer_lif,
+    read_lif,
+)
 
 MAX_FILE_BYTES = 1 << 30
 MAX_TENSOR_BYTES = 1 << 30
@@ -34,6 +45,7 @@ _ITEM_BITS: dict[int, int] = {
     TensorProto.FLOAT: 32,
     TensorProto.INT64: 64,
     TensorProto.INT32: 32,
+    TensorProto.INT16: 16,
     TensorProto.INT8: 8,
     TensorProto.UINT8: 8,
     TensorProto.INT4: 4,
@@ -105,8 +117,11 @@ def metadata_of(model: onnx.ModelProto, *, source: str) -> ModelMetadata:
     metadata = from_json(texts[0], ModelMetadata, source=f"the metadata of {source}")
     shapes = _declared_shapes(model.graph, source)
     nodes = {node.name: node for node in model.graph.node if node.domain == LIF_DOMAIN}
-    told = {layer.name: (_as_float32(layer.params), layer.state_shape) for layer in metadata.lif_layers}
-    found = {name: (_as_float32(read_lif(node)), shapes[node.input[0]][1:]) for name, node in nodes.items()}
+    told = {layer.name: (_as_float32(layer.params), layer.integer, layer.state_shape) for layer in metadata.lif_layers}
+    found = {
+        name: (_as_float32(read_lif(node)), integer_grid(read_integer_lif(node)), shapes[node.input[0]][1:])
+        for name, node in nodes.items()
+    }
     ports = [model.graph.input[0].name, model.graph.output[0].name]
     if told != found or [metadata.input.name, metadata.output.name] != ports:
         raise ConfigError(f"the metadata of {source} describe another graph. Write it again with 'svitkit export'.")

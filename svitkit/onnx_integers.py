@@ -4,6 +4,8 @@ bytes   = QuantizeLinear(x float, scale float scalar, zero point uint8 scalar)  
 sums    = ConvInteger or MatMulInteger(bytes uint8, weights int8 constant [, zero point uint8 scalar])    int32
 current = Cast(sums int32 -> float)
 weights = initializer int8, or Cast(initializer int4 -> int8)
+counts  = Cast(counts float -> int32)
+spikes  = LIF(current float, potential float)    or LIF(current int32 or float, potential int16 or int8), float
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import onnx
 from onnx import TensorProto
 
 from svitkit.errors import ConfigError, UnsupportedError
+from svitkit.onnx_lif import LIF_DOMAIN, read_integer_lif, rounds_currents
 
 INTEGER_OPS = frozenset({"Cast", "ConvInteger", "MatMulInteger", "QuantizeLinear"})
 _FLOAT, _UINT8, _INT8, _INT4, _INT32 = (
@@ -21,7 +24,7 @@ _FLOAT, _UINT8, _INT8, _INT4, _INT32 = (
     TensorProto.INT4,
     TensorProto.INT32,
 )
-_CASTS = ((_FLOAT, _UINT8), (_INT32, _FLOAT), (_INT4, _INT8))
+_CASTS = ((_FLOAT, _UINT8), (_FLOAT, _INT32), (_INT32, _FLOAT), (_INT4, _INT8))
 
 
 def check_integer_nodes(graph: onnx.GraphProto, source: str) -> None:
@@ -39,6 +42,8 @@ def check_integer_nodes(graph: onnx.GraphProto, source: str) -> None:
     for node in graph.node:
         if node.op_type in INTEGER_OPS and node.domain in ("", "ai.onnx"):
             checker.check(node)
+        elif node.domain == LIF_DOMAIN:
+            checker.check_neurons(node)
 
 
 class _Checker:
@@ -64,6 +69,16 @@ class _Checker:
             self._check_quantize(node, where)
         else:
             self._check_product(node, where)
+
+    def check_neurons(self, node: onnx.NodeProto) -> None:
+        """Checks the types of a layer of neurons."""
+        where = f"{self.source}: node '{node.name or '?'}' ({node.op_type})"
+        integer = read_integer_lif(node)
+        kind = _FLOAT if integer is None else int(TensorProto.DataType.Value(integer.state_dtype.upper()))
+        self._wants(where, "the current", node.input[0], _FLOAT if integer is None or rounds_currents(node) else _INT32)
+        self._wants(where, "the potential", node.input[1], kind)
+        self._wants(where, "the output", node.output[0], _FLOAT)
+        self._wants(where, "the potential after the last step", node.output[1], kind)
 
     def _check_cast(self, node: onnx.NodeProto, where: str) -> None:
         self._count(node, where, (1,))

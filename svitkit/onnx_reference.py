@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from svitkit.errors import ConfigError
-from svitkit.manifest import ModelMetadata
+from svitkit.manifest import LIFLayer, ModelMetadata
 from svitkit.onnx_check import load_checked, metadata_of
 from svitkit.onnx_lif import LIF_DOMAIN
 
@@ -94,7 +94,7 @@ class ReferenceSession:
 
     def _steps(self, frames: Floats) -> list[dict[str, Any]]:
         states = {
-            f"{layer.name}.v_in": np.full(layer.state_shape, layer.params.v_initial, np.float32)
+            f"{layer.name}.v_in": np.full(layer.state_shape, layer.params.v_initial, state_dtype(layer))
             for layer in self.metadata.lif_layers
         }
         steps = []
@@ -106,6 +106,11 @@ class ReferenceSession:
 
     def _call(self, feeds: dict[str, Any]) -> dict[str, Any]:
         return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
+
+
+def state_dtype(layer: LIFLayer) -> str:
+    """Returns the type of a layer's potentials."""
+    return "float32" if layer.integer is None else layer.integer.state_dtype
 
 
 def _add_spike_outputs(model: onnx.ModelProto) -> None:

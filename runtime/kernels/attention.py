@@ -15,18 +15,22 @@ from math import gcd
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.lif import LIFParams
 from svitkit.runtime.kernels.emit import (
     Expr,
+    Neuron,
     assign,
     charge,
     current_part,
-    fence,
     fire,
+    from_state,
     function,
-    is_power_of_two,
     nest,
+    potential_dtype,
+    resting,
+    scaled_current,
     shared_nest,
+    state_dtype,
+    to_state,
 )
 from svitkit.runtime.kernels.registers import Value, layout, read, vectors, write, write_memory, zeros
 
@@ -61,7 +65,7 @@ class AttentionSpec:
         q, k: spikes; v: counts up to ``v_limit``.
         out: the spikes.
         potential: strides of heads and tokens in the neurons' state, which has no time.
-        scale: factor of the sums; the product is rounded before the neuron adds it.
+        scale: factor of the sums; a real product is rounded before the neuron adds it.
         keeps_state: whether the potential is kept from call to call (step mode).
         parts: most parts that run at once.
     """
@@ -79,7 +83,7 @@ class AttentionSpec:
     out: Rows
     potential: tuple[int, int]
     scale: float
-    params: LIFParams
+    params: Neuron
     keeps_state: bool
     parts: int
 
@@ -102,7 +106,7 @@ class AttentionSpec:
             ("kv", self.depth * self.width, self.kv_dtype),
             ("kv_sums", -(-self.depth // BITS) * SUMS * self.width, self.sum_dtype),
         ]
-        return buffers if self.keeps_state else [*buffers, ("v_state", self.queries * self.width, "float32")]
+        return buffers if self.keeps_state else [*buffers, ("v_state", self.queries * self.width, state_dtype(self.params))]
 
 
 def _unsigned_sum(limit: int) -> str:
@@ -114,7 +118,7 @@ def build_attention(spec: AttentionSpec) -> Expr:
     arguments = [(name, rows.elements, "uint8") for name, rows in (("q", spec.q), ("k", spec.k), ("v", spec.v))]
     arguments += [(name, elements * spec.parts, dtype) for name, elements, dtype in spec.scratch()]
     if spec.keeps_state:
-        arguments.append(("v_state", spec.heads * spec.queries * spec.width, "float32"))
+        arguments.append(("v_state", spec.heads * spec.queries * spec.width, state_dtype(spec.params)))
     arguments.append(("out", spec.out.elements, "uint8"))
     names = [name for name, _, _ in arguments]
 
@@ -139,7 +143,7 @@ class _Attention:
         spec = self.spec
         if not spec.keeps_state:
             with nest((spec.queries,)) as (n,):
-                initial = T.float32(spec.params.v_initial)
+                initial = to_state(resting(spec.params), spec.params)
                 write_memory(
                     self.b["v_state"], self._potential(head, n), layout(spec.width, self.chunk), lambda *_: initial
                 )
@@ -226,19 +230,21 @@ class _Attention:
                 sums = self._own("kv_sums") + (first + g) * (SUMS * spec.width)
                 write(total, _plus(read(total), self._at("kv_sums", sums + chosen)))
         potential = self._potential(head, n)
-        potentials = vectors(layout(spec.width, self.chunk), "float32")
-        write(potentials, self._at("v_state", potential))
+        potentials = vectors(layout(spec.width, self.chunk), potential_dtype(spec.params))
+        stored = self._at("v_state", potential)
+        write(potentials, lambda at, lane: from_state(stored(at, lane), spec.params))
         sums_of, before = read(total), read(potentials)
 
         def current(at: int, lane: Expr) -> Expr:
-            product = T.cast(sums_of(at, lane), "float32") * T.float32(spec.scale)
-            return product if is_power_of_two(spec.scale) else fence(product)
+            return scaled_current(sums_of(at, lane), spec.sum_dtype, spec.scale, spec.params)
 
         write(potentials, lambda at, lane: charge(current(at, lane), before(at, lane), spec.params))
         out = _address(spec.out, head, t) + n * spec.out.token
         for v in potentials:
             fire(v.buffer, self.b["out"], out + v.at, v.width, spec.params)
-        write_memory(self.b["v_state"], potential, layout(spec.width, self.chunk), read(potentials))
+        after = read(potentials)
+        kept = layout(spec.width, self.chunk)
+        write_memory(self.b["v_state"], potential, kept, lambda at, lane: to_state(after(at, lane), spec.params))
 
     def _bits(self, first: Expr, size: int) -> Expr:
         """Some neighbouring spikes of q as a number."""

@@ -15,8 +15,11 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from svitkit.lif import LIFParams
+from svitkit.lif_integer import IntegerLIF
+from svitkit.onnx_lif import REAL_LIMIT
 
 Expr = Any  # a TIR expression; TVM ships no types
+Neuron = LIFParams | IntegerLIF  # what neurons compute with: real numbers, or integers
 NAME = "kernel"
 # Loops are joined until they have this many turns: then the largest of 8 parts is at most half as long again as 1/8.
 LEAST_TURNS = 16
@@ -153,21 +156,88 @@ def is_power_of_two(factor: float) -> bool:
     return abs(frexp(factor)[0]) == 0.5
 
 
-def charge(x: Expr, v: Expr, params: LIFParams) -> Expr:
-    """Membrane potential before firing: the operations of svitkit.lif.lif_step, in the same order."""
-    rest = v if params.v_initial == 0 else v - T.float32(params.v_initial)
-    if params.decay_input:
-        return v + divide(x - rest, params.tau)
-    return v - divide(rest, params.tau) + x
+def potential_dtype(neuron: Neuron) -> str:
+    """Type of a potential in registers."""
+    return "int32" if isinstance(neuron, IntegerLIF) else "float32"
 
 
-def fire(v: Expr, out: Expr, base: Expr, width: int, params: LIFParams, *, stride: int = 1) -> None:
+def state_dtype(neuron: Neuron) -> str:
+    """Type of a potential in memory."""
+    return neuron.state_dtype if isinstance(neuron, IntegerLIF) else "float32"
+
+
+def resting(neuron: Neuron) -> Expr:
+    """The potential before the first time step, as it is in registers."""
+    return T.int32(0) if isinstance(neuron, IntegerLIF) else T.float32(neuron.v_initial)
+
+
+def from_state(value: Expr, neuron: Neuron) -> Expr:
+    """A loaded potential as it is in registers."""
+    return T.cast(value, "int32") if isinstance(neuron, IntegerLIF) else value
+
+
+def to_state(value: Expr, neuron: Neuron) -> Expr:
+    """A potential as it is in memory."""
+    return T.cast(value, neuron.state_dtype) if isinstance(neuron, IntegerLIF) else value
+
+
+def as_current(value: Expr, dtype: str, neuron: Neuron) -> Expr:
+    """A finished current as the neuron takes it: real, or in steps; integer neurons round what is real."""
+    if not isinstance(neuron, IntegerLIF):
+        return as_float(value, dtype)
+    if dtype != "float32":
+        return value if dtype == "int32" else T.cast(value, "int32")
+    steps, limit = 2.0**neuron.current_fraction, T.float32(REAL_LIMIT * 2.0**neuron.current_fraction)
+    nearest = T.nearbyint(value * T.float32(steps))
+    return T.cast(T.max(T.min(nearest, limit), T.float32(0) - limit), "int32")
+
+
+def scaled_current(value: Expr, dtype: str, factor: float, neuron: Neuron) -> Expr:
+    """A sum times a constant as the neuron takes it; real products are rounded before anything is added to them."""
+    if isinstance(neuron, IntegerLIF) and dtype != "float32":
+        whole = as_current(value, dtype, neuron)
+        return whole if factor == 1 else whole * T.int32(int(factor))
+    value = as_float(value, dtype)
+    if factor != 1:
+        product = value * T.float32(factor)
+        value = product if is_power_of_two(factor) else fence(product)
+    return as_current(value, "float32", neuron)
+
+
+def shifted(value: Expr, drop: int, lift: int) -> Expr:
+    """Divides an integer that is not negative by 2^drop and subtracts ``lift``."""
+    return T.shift_right(value, T.int32(drop)) - T.int32(lift) if drop else value
+
+
+def charge(x: Expr, v: Expr, neuron: Neuron) -> Expr:
+    """Membrane potential before firing: the operations of svitkit.lif.lif_step or integer_lif_step, in the same order."""
+    if isinstance(neuron, IntegerLIF):
+        drive = x if neuron.gain == 1 else x * T.int32(neuron.gain)
+        return drive + v * T.int32(neuron.keep)
+    rest = v if neuron.v_initial == 0 else v - T.float32(neuron.v_initial)
+    if neuron.decay_input:
+        return v + divide(x - rest, neuron.tau)
+    return v - divide(rest, neuron.tau) + x
+
+
+def fire(v: Expr, out: Expr, base: Expr, width: int, neuron: Neuron, *, stride: int = 1) -> None:
     """Emits spike and reset for potentials that already hold h."""
-    threshold = T.float32(params.v_threshold)
+    whole = isinstance(neuron, IntegerLIF)
+    threshold = T.int32(neuron.threshold) if whole else T.float32(neuron.v_threshold)
+    params = neuron.params if isinstance(neuron, IntegerLIF) else neuron
 
     def reset(lane: Expr) -> Expr:
-        after = v[lane] - threshold if params.v_reset is None else T.float32(params.v_reset)
-        return T.Select(v[lane] >= threshold, after, v[lane])
+        after = T.int32(0) if whole else T.float32(params.v_reset or 0.0)
+        if params.v_reset is None:
+            after = v[lane] - threshold
+        left = T.Select(v[lane] >= threshold, after, v[lane])
+        return _rounded(left, neuron) if isinstance(neuron, IntegerLIF) else left
 
     assign(out, base, width, lambda lane: T.cast(v[lane] >= threshold, "uint8"), stride=stride)
     assign(v, 0, width, reset)
+
+
+def _rounded(left: Expr, neuron: IntegerLIF) -> Expr:
+    """What is left of a sum as a potential on the membrane's grid."""
+    rounded = T.shift_right(left + T.int32(1 << (neuron.drop - 1)), T.int32(neuron.drop))
+    return T.max(T.min(rounded, T.int32(neuron.membrane.high)), T.int32(neuron.membrane.low))

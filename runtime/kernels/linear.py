@@ -2,8 +2,10 @@
 
     out[p, t, n] = bias[n] + sum over taps and k of x[p + tap, t, k] * w[tap, k, n]                           float32
     out[p, t, n] = bias[n] + scale[n] * (sum over taps and k of (x[p + tap, t, k] - zero_point) * w[tap, k, n])  int8
+    out[p, t, n] = (bias[n] + scale[n] * (the same sum) >> drop) - lift              int8, currents in steps (int32)
 
-Integer sums are exact; scale and bias are rounded one after the other, so that every processor and ONNX Runtime agree.
+Integer sums are exact; real scales and biases are rounded one after the other, so that every processor and ONNX Runtime
+agree.
 With ``lif`` the neurons are updated over all time steps before anything is stored, so only spikes leave the kernel.
 
 :mod:`svitkit.runtime.kernels.rows` adds one weight row per active input, :mod:`svitkit.runtime.kernels.dense` visits
@@ -19,8 +21,24 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.lif import LIFParams
-from svitkit.runtime.kernels.emit import Expr, all_of, charge, dot, fence, fire, nest, row_major
+from svitkit.runtime.kernels.emit import (
+    Expr,
+    Neuron,
+    all_of,
+    as_current,
+    charge,
+    dot,
+    fence,
+    fire,
+    from_state,
+    nest,
+    potential_dtype,
+    resting,
+    row_major,
+    shifted,
+    state_dtype,
+    to_state,
+)
 from svitkit.runtime.kernels.registers import Layout, Value, read, vectors, write, write_memory
 
 
@@ -66,11 +84,13 @@ class LinearShape:
         in_offset: first element of the input in its buffer.
         limit: largest input value of integer inputs, None for real ones.
         out_strides: strides of the output's spatial axes.
-        out_dtype: uint8 for spikes, float32 for currents, int32 or int16 for bare sums.
+        out_dtype: uint8 for spikes, float32 or int32 for currents, int32 or int16 for bare sums.
         outputs: number of output channels, innermost and dense.
         integer: whether weights are int8; then inputs are integers, less ``zero_point``.
         lif: neurons fused into the layer, or None.
         keeps_state: whether the membrane potential is loaded and stored (step mode).
+        fixed: whether scale and bias are int32, and currents are integers in steps.
+        drop, lift: by how many bits these are shifted, and what is subtracted then.
     """
 
     timesteps: int
@@ -91,8 +111,11 @@ class LinearShape:
     zero_point: int
     has_scale: bool
     has_bias: bool
-    lif: LIFParams | None
+    lif: Neuron | None
     keeps_state: bool
+    fixed: bool = False
+    drop: int = 0
+    lift: int = 0
 
     @property
     def inputs(self) -> int:
@@ -114,11 +137,17 @@ class LinearShape:
         """Type of the weights."""
         return "int8" if self.integer else "float32"
 
+    @property
+    def current_dtype(self) -> str:
+        """Type of scale, bias and finished currents."""
+        return "int32" if self.fixed else "float32"
+
     def arguments(self) -> list[tuple[str, int, str]]:
         """The buffers behind a method's own: [scale], [bias], [v_state], out."""
-        arguments = [("scale", self.outputs, "float32")] if self.has_scale else []
-        arguments += [("bias", self.outputs, "float32")] if self.has_bias else []
-        arguments += [("v_state", self.positions * self.outputs, "float32")] if self.keeps_state else []
+        arguments = [("scale", self.outputs, self.current_dtype)] if self.has_scale else []
+        arguments += [("bias", self.outputs, self.current_dtype)] if self.has_bias else []
+        if self.keeps_state and self.lif is not None:
+            arguments.append(("v_state", self.positions * self.outputs, state_dtype(self.lif)))
         return [*arguments, ("out", self.out_elements, self.out_dtype)]
 
 
@@ -151,35 +180,45 @@ class Epilogue:
             return
         lif = shape.lif
         number = row_major(where, shape.out_extents) * shape.outputs + self.first
-        potentials = vectors(self.channels, "float32")
+        potentials = vectors(self.channels, potential_dtype(lif))
         state = self.b.get("v_state")
-        initial = T.float32(lif.v_initial)
-        write(potentials, lambda at, j: initial if state is None else state[number + at + j])
+        write(
+            potentials, lambda at, j: resting(lif) if state is None else from_state(state[number + at + j], lif)
+        )
 
         def step(t: Expr, total: Value) -> None:
             before = read(potentials)
-            write(potentials, lambda at, j: charge(self._current(total, at, j), before(at, j), lif))
+
+            def current(at: int, j: Expr) -> Expr:
+                return as_current(self._current(total, at, j), shape.current_dtype, lif)
+
+            write(potentials, lambda at, j: charge(current(at, j), before(at, j), lif))
             for v in potentials:
                 fire(v.buffer, self.b["out"], base + t * shape.time_strides[1] + v.at, v.width, lif)
 
         yield step
         if state is not None:
-            write_memory(state, number, self.channels, read(potentials))
+            after = read(potentials)
+            write_memory(state, number, self.channels, lambda at, j: to_state(after(at, j), lif))
 
     def _store(self, base: Expr, total: Value) -> None:
         dtype = self.shape.out_dtype
 
         def value(at: int, j: Expr) -> Expr:
-            return self._current(total, at, j) if dtype == "float32" else T.cast(total(at, j), dtype)
+            finished = dtype == self.shape.current_dtype
+            return self._current(total, at, j) if finished else T.cast(total(at, j), dtype)
 
         write_memory(self.b["out"], base, self.channels, value)
 
     def _current(self, total: Value, at: int, j: Expr) -> Expr:
-        """The finished sum of a channel as a real number."""
-        value = T.cast(total(at, j), "float32") if self.shape.integer else total(at, j)
-        if self.shape.has_scale:
-            value = fence(value * self.b["scale"][self.first + at + j])
-        return value + self.b["bias"][self.first + at + j] if self.shape.has_bias else value
+        """The finished sum of a channel, real or in steps."""
+        shape, channel = self.shape, self.first + at + j
+        value = T.cast(total(at, j), shape.current_dtype) if shape.integer else total(at, j)
+        if shape.has_scale:
+            value = value * self.b["scale"][channel]
+            value = value if shape.fixed else fence(value)
+        value = value + self.b["bias"][channel] if shape.has_bias else value
+        return shifted(value, shape.drop, shape.lift)
 
 
 @contextmanager

@@ -12,20 +12,23 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.lif import LIFParams
 from svitkit.runtime.kernels.emit import (
     Expr,
-    as_float,
+    Neuron,
     assign,
     charge,
     dot,
-    fence,
     fire,
+    from_state,
     function,
-    is_power_of_two,
     nest,
+    potential_dtype,
+    resting,
     row_major,
+    scaled_current,
     shared_nest,
+    state_dtype,
+    to_state,
 )
 from svitkit.runtime.kernels.panels import panel_runs
 from svitkit.runtime.kernels.pointwise import Operand
@@ -40,7 +43,7 @@ class NeuronSpec:
     Attributes:
         extents: loops over neurons in storage order; the last one is the vector axis.
         timesteps: T, with the time strides of input and output.
-        scale: factor of the input, 1 for none; the product is rounded before the neuron adds it.
+        scale: factor of the input, 1 for none; a real product is rounded before the neuron adds it.
         keeps_state: whether the potential is loaded and stored (step mode); it lies dense in loop order.
     """
 
@@ -51,14 +54,14 @@ class NeuronSpec:
     out: Operand
     out_time: int
     scale: float
-    params: LIFParams
+    params: Neuron
     keeps_state: bool
 
 
 def build_neurons(spec: NeuronSpec) -> Expr:
     """Returns the TIR function; arguments: x, [v], out."""
     arguments = [("x", spec.x.elements, spec.x.dtype)]
-    arguments += [("v_state", prod(spec.extents), "float32")] if spec.keeps_state else []
+    arguments += [("v_state", prod(spec.extents), state_dtype(spec.params))] if spec.keeps_state else []
 
     def body(*buffers: Expr) -> None:
         for run in panel_runs(spec.extents[-1], LANES):
@@ -71,29 +74,25 @@ def build_neurons(spec: NeuronSpec) -> Expr:
 def _neurons(spec: NeuronSpec, buffers: Sequence[Expr], width: int, where: Sequence[Expr]) -> None:
     """One vector of neurons, all time steps."""
     x, *states, out = buffers
-    v = T.alloc_buffer((width,), "float32")
+    v = T.alloc_buffer((width,), potential_dtype(spec.params))
     number = row_major(where, spec.extents)
     if spec.keeps_state:
-        assign(v, 0, width, lambda j: states[0][number + j])
+        assign(v, 0, width, lambda j: from_state(states[0][number + j], spec.params))
     else:
-        assign(v, 0, width, lambda _: T.float32(spec.params.v_initial))
+        assign(v, 0, width, lambda _: resting(spec.params))
     source = T.int32(spec.x.offset) + dot(where, spec.x.strides)
     target = dot(where, spec.out.strides)
     with nest((spec.timesteps,)) as (t,):
         _step(spec, x, out, v, width, source + t * spec.x_time, target + t * spec.out_time)
     if spec.keeps_state:
-        assign(states[0], number, width, lambda j: v[j])
+        assign(states[0], number, width, lambda j: to_state(v[j], spec.params))
 
 
 def _step(spec: NeuronSpec, x: Expr, out: Expr, v: Expr, width: int, source: Expr, target: Expr) -> None:
     """One time step of one vector of neurons."""
 
     def current(j: Expr) -> Expr:
-        value = as_float(x[source + j * spec.x.strides[-1]], spec.x.dtype)
-        if spec.scale == 1.0:
-            return value
-        product = value * T.float32(spec.scale)
-        return product if is_power_of_two(spec.scale) else fence(product)
+        return scaled_current(x[source + j * spec.x.strides[-1]], spec.x.dtype, spec.scale, spec.params)
 
     assign(v, 0, width, lambda j: charge(current(j), v[j], spec.params))
     fire(v, out, target, width, spec.params, stride=spec.out.strides[-1])

@@ -31,7 +31,10 @@ class Operand:
 
 @dataclass(frozen=True)
 class ElementwiseSpec:
-    """out = a op b over common loops; ``copy`` has one operand; ``constant`` replaces a scalar second one."""
+    """out = a op b over common loops; ``copy`` has one operand; ``constant`` replaces a scalar second one.
+
+    Integers divide towards zero.
+    """
 
     operator: Operator
     extents: tuple[int, ...]
@@ -68,12 +71,14 @@ def _load(buffer: Expr, operand: Operand, loops: list[Expr], dtype: str) -> Expr
     return as_float(value, operand.dtype) if dtype == "float32" else T.cast(value, dtype)
 
 
-def _combine(operator: Operator, a: Expr, b: Expr) -> Expr:
+def _combine(operator: Operator, a: Expr, b: Expr, dtype: str) -> Expr:
     if operator == "add":
         return a + b
     if operator == "sub":
         return a - b
-    return a * b if operator == "mul" else a / b
+    if operator == "mul":
+        return a * b
+    return a / b if dtype == "float32" else T.truncdiv(a, b)
 
 
 def build_elementwise(spec: ElementwiseSpec) -> Expr:
@@ -84,12 +89,14 @@ def build_elementwise(spec: ElementwiseSpec) -> Expr:
         *sources, out = buffers
         with shared_nest(spec.extents) as loops:
             value = _load(sources[0], spec.operands[0], loops, dtype)
-            if spec.constant is not None and spec.operator == "div":
+            if spec.constant is not None and dtype == "int32":
+                value = _combine(spec.operator, value, T.int32(int(spec.constant)), dtype)
+            elif spec.constant is not None and spec.operator == "div":
                 value = divide(value, spec.constant)
             elif spec.constant is not None:
-                value = _combine(spec.operator, value, T.float32(spec.constant))
+                value = _combine(spec.operator, value, T.float32(spec.constant), dtype)
             elif spec.operator != "copy":
-                value = _combine(spec.operator, value, _load(sources[1], spec.operands[1], loops, dtype))
+                value = _combine(spec.operator, value, _load(sources[1], spec.operands[1], loops, dtype), dtype)
             T.buffer_store(out, value, [dot(loops, spec.out.strides)])
 
     arguments = [(f"x{index}", operand.elements, operand.dtype) for index, operand in enumerate(spec.operands)]

@@ -8,19 +8,26 @@ from math import prod
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.lif import LIFParams
 from svitkit.runtime.kernels.emit import (
     Expr,
+    Neuron,
     all_of,
+    as_current,
     assign,
     charge,
     dot,
     fence,
     fire,
+    from_state,
     function,
     nest,
+    potential_dtype,
+    resting,
     row_major,
     shared_nest,
+    shifted,
+    state_dtype,
+    to_state,
     when,
 )
 from svitkit.runtime.kernels.linear import Window
@@ -28,7 +35,7 @@ from svitkit.runtime.kernels.panels import panel_runs
 
 LANES = 32
 NEURON_LANES = 64
-LOWEST = {"int16": -(1 << 15), "int32": -(1 << 31)}
+LOWEST = {"uint8": 0, "uint16": 0, "int16": -(1 << 15), "int32": -(1 << 31)}
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class PoolSpec:
 
 def build_pool(spec: PoolSpec) -> Expr:
     """Returns the TIR function; arguments: x, out."""
-    lowest = T.float32(float("-inf")) if spec.dtype == "float32" else T.cast(T.int32(0), spec.dtype)
+    lowest = T.float32(float("-inf")) if spec.dtype == "float32" else T.cast(T.int32(LOWEST[spec.dtype]), spec.dtype)
 
     def body(x: Expr, out: Expr) -> None:
         for run in panel_runs(spec.channels, LANES):
@@ -88,29 +95,38 @@ def _largest(spec: PoolSpec, x: Expr, best: Expr, width: int, lowest: Expr, posi
 class PoolNeuronSpec:
     """A pooling of an integer layer's bare sums, and what follows: scale, bias and neurons over all time steps.
 
-    A positive scale and a bias keep the order of numbers, rounded or not, so the largest sum gives the largest current,
-    bit for bit.
+    A positive scale and a bias keep the order of numbers, rounded, shifted or not, so the largest sum gives the largest
+    current, bit for bit.
 
     Attributes:
         pool: shapes; ``outer`` is time; the sums are int16 or int32.
         has_bias: whether there is a bias.
         params: of the neurons.
         keeps_state: whether the potential is loaded and stored (step mode); it lies dense, channels innermost.
+        fixed, drop, lift: as in :class:`svitkit.runtime.kernels.linear.LinearShape`.
     """
 
     pool: PoolSpec
     has_bias: bool
-    params: LIFParams
+    params: Neuron
     keeps_state: bool
+    fixed: bool = False
+    drop: int = 0
+    lift: int = 0
+
+    @property
+    def current_dtype(self) -> str:
+        """Type of scale, bias and finished currents."""
+        return "int32" if self.fixed else "float32"
 
 
 def build_pool_neurons(spec: PoolNeuronSpec) -> Expr:
     """Returns the TIR function; arguments: sums, scale, [bias], [v_state], out."""
     pool = spec.pool
-    arguments = [("sums", pool.in_elements, pool.dtype), ("scale", pool.channels, "float32")]
-    arguments += [("bias", pool.channels, "float32")] if spec.has_bias else []
+    arguments = [("sums", pool.in_elements, pool.dtype), ("scale", pool.channels, spec.current_dtype)]
+    arguments += [("bias", pool.channels, spec.current_dtype)] if spec.has_bias else []
     if spec.keeps_state:
-        arguments.append(("v_state", prod(pool.out_extents) * pool.channels, "float32"))
+        arguments.append(("v_state", prod(pool.out_extents) * pool.channels, state_dtype(spec.params)))
     arguments.append(("out", pool.out_elements, "uint8"))
     names = [name for name, _, _ in arguments]
 
@@ -126,10 +142,13 @@ def build_pool_neurons(spec: PoolNeuronSpec) -> Expr:
 def _neurons(spec: PoolNeuronSpec, b: dict[str, Expr], width: int, position: Sequence[Expr], first: Expr) -> None:
     """One output position, one vector of channels, all time steps."""
     pool = spec.pool
-    v = T.alloc_buffer((width,), "float32")
+    v = T.alloc_buffer((width,), potential_dtype(spec.params))
     number = row_major(position, pool.out_extents) * pool.channels + first
-    initial = T.float32(spec.params.v_initial)
-    assign(v, 0, width, lambda j: b["v_state"][number + j] if spec.keeps_state else initial)
+
+    def before(j: Expr) -> Expr:
+        return from_state(b["v_state"][number + j], spec.params) if spec.keeps_state else resting(spec.params)
+
+    assign(v, 0, width, before)
     with nest(pool.outer) as outer:
         best = T.alloc_buffer((width,), pool.dtype)
         lowest = T.cast(T.int32(LOWEST[pool.dtype]), pool.dtype)
@@ -137,11 +156,13 @@ def _neurons(spec: PoolNeuronSpec, b: dict[str, Expr], width: int, position: Seq
         _largest(pool, b["sums"], best, width, lowest, position, at)
 
         def current(j: Expr) -> Expr:
-            product = fence(T.cast(best[j], "float32") * b["scale"][first + j])
-            return product + b["bias"][first + j] if spec.has_bias else product
+            value = T.cast(best[j], spec.current_dtype) * b["scale"][first + j]
+            value = value if spec.fixed else fence(value)
+            value = value + b["bias"][first + j] if spec.has_bias else value
+            return as_current(shifted(value, spec.drop, spec.lift), spec.current_dtype, spec.params)
 
         assign(v, 0, width, lambda j: charge(current(j), v[j], spec.params))
         target = dot(position, pool.out_strides) + dot(outer, pool.out_outer) + first
         fire(v, b["out"], target, width, spec.params)
     if spec.keeps_state:
-        assign(b["v_state"], number, width, lambda j: v[j])
+        assign(b["v_state"], number, width, lambda j: to_state(v[j], spec.params))

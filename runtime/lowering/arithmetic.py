@@ -27,7 +27,7 @@ from svitkit.runtime.lowering.translation import Lowering, common_atom, operand
 from svitkit.runtime.view import Atom, Buffer, View, align, store
 
 LARGEST_BYTE = 255
-FLOAT, UINT8 = 1, 2  # onnx.TensorProto.DataType
+FLOAT, UINT8, INT32 = 1, 2, 6  # onnx.TensorProto.DataType
 SINGLE = (Atom(1, 0, "channel"), Atom(1, 0, "channel"))
 
 
@@ -68,7 +68,7 @@ def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
         scalar = next((name for name in node.inputs if name in constants and constants[name].size == 1), None)
         if scalar is not None and (operator in ("mul", "add") or scalar == node.inputs[1]):
             other = node.inputs[0] if scalar == node.inputs[1] else node.inputs[1]
-            lower_scalar(state, node, operator, other, float(constants[scalar].reshape(-1)[0]))
+            lower_scalar(state, node, operator, other, constants[scalar].reshape(-1)[0].item())
             return
         views = [state.read(name) for name in node.inputs]
         state.values[node.outputs[0]] = emit_elementwise(state, node, operator, views, None)
@@ -77,10 +77,13 @@ def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
 
 
 def lower_scalar(state: Lowering, node: Node, operator: Operator, source: str, constant: float) -> None:
-    """A scalar factor waits for a LIF layer; anything else is computed at once."""
+    """A scalar factor waits for a LIF layer; anything else is computed at once.
+
+    An ``int`` as constant makes an integer result.
+    """
     view = state.values[source] if operator == "mul" and waiting_product(state, source) else state.read(source)
     if operator == "mul":
-        buffer = Buffer(node.outputs[0], "float32", view.buffer.shape)
+        buffer = Buffer(node.outputs[0], "int32" if isinstance(constant, int) else "float32", view.buffer.shape)
         state.values[node.outputs[0]] = replace(view, buffer=buffer)
         state.waiting[buffer] = Scaled(node, node.outputs[0], view, constant)
         return
@@ -96,11 +99,13 @@ def emit_elementwise(
     *,
     out: Buffer | None = None,
 ) -> View:
-    """Appends an elementwise kernel; spikes and counts that stay below 256 remain bytes."""
+    """Appends an elementwise kernel; spikes and counts that stay below 256 remain bytes, currents in steps int32."""
     aligned = align(views)
     limit = None if constant is not None else _limit(operator, views)
     axes = [[common_atom(atoms) for atoms in axis] for axis in aligned]
-    result = store(node.outputs[0], axes, "float32" if limit is None else "uint8", limit=limit)
+    in_steps = isinstance(constant, int) or (constant is None and all(v.buffer.dtype == "int32" for v in views))
+    dtype = "uint8" if limit is not None else "int32" if in_steps else "float32"
+    result = store(node.outputs[0], axes, dtype, limit=limit)
     result.buffer.density = None if limit is None else _density(operator, views)
     if out is not None:
         result = replace(result, buffer=out)
@@ -148,7 +153,11 @@ def lower_cast(state: Lowering, node: Node) -> None:
     Raises:
         UnsupportedError: values that may not be bytes are cast to bytes.
     """
-    if node.attributes["to"] != FLOAT:
+    if node.attributes["to"] == INT32:
+        view = state.values[node.inputs[0]]
+        if view.buffer.dtype == "float32":
+            raise UnsupportedError("a cast of real numbers to int32 has no kernel.")
+    elif node.attributes["to"] != FLOAT:
         view = state.read(node.inputs[0])
         if node.attributes["to"] != UINT8 or view.buffer.dtype != "uint8":
             raise UnsupportedError(f"a cast of {view.buffer.dtype} to ONNX type {node.attributes['to']} has no kernel.")

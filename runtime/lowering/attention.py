@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from svitkit.lif import LIFParams
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.attention import AttentionSpec, Rows, build_attention
+from svitkit.runtime.kernels.emit import Neuron
 from svitkit.runtime.lowering.matmul import Product
 from svitkit.runtime.lowering.translation import Lowering
 from svitkit.runtime.program import Chosen
@@ -103,7 +103,7 @@ def emit_attention(
     node: Node,
     found: Attention,
     views: tuple[View, View],
-    params: LIFParams,
+    params: Neuron,
     scale: float,
     potential: Buffer | None,
 ) -> bool:

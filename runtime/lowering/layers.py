@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svitkit.errors import UnsupportedError
-from svitkit.lif import LIFParams
 from svitkit.runtime.density import Density, unknown
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.dense import DenseSpec, build_dense, can_dot, pack_dense
+from svitkit.runtime.kernels.emit import Neuron
 from svitkit.runtime.kernels.linear import LinearShape, Window
 from svitkit.runtime.kernels.lists import SEARCH, ListSpec, build_lists, byte_table
 from svitkit.runtime.kernels.row_layout import Addition, RowsSpec, pack_rows
@@ -45,28 +45,36 @@ class Linear:
         channels: atoms of the input's channel axis.
         axes: sizes and roles of the output, strides unassigned (0 marks broadcast atoms).
         output: name of the value that it computes, once scale and bias were absorbed.
-        scale: (outputs,) float32 that the sums of int8 weights are multiplied by, or None.
+        scale: (outputs,) float32 or int32 that the sums of int8 weights are multiplied by, or None.
         zero_point: input value that means 0.
+        drop, lift: by how many bits currents in steps are shifted, and what is subtracted then; 0 for neither.
     """
 
     node: Node
     output: str
     x: View
     weight: NDArray[Any]
-    bias: NDArray[np.float32] | None
+    bias: NDArray[Any] | None
     window: Window
     space: Axis
     time: Axis
     channels: Axis
     out_extents: tuple[int, ...]
     axes: tuple[Axis, ...]
-    scale: NDArray[np.float32] | None = None
+    scale: NDArray[Any] | None = None
     zero_point: int = 0
+    drop: int = 0
+    lift: int = 0
 
     @property
     def integer(self) -> bool:
         """Whether the weights are int8 and the sums integers."""
         return self.weight.dtype == np.int8
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the currents are integers in steps."""
+        return self.scale is not None and self.scale.dtype == np.int32
 
     def emit(self, state: Lowering, out: Buffer) -> None:
         """Computes the currents by themselves."""
@@ -78,7 +86,7 @@ class Fused:
     """A LIF layer that a linear kernel ends with."""
 
     name: str
-    params: LIFParams
+    params: Neuron
     out: View
     state: Buffer | None
 
@@ -140,6 +148,9 @@ def _shape(linear: Linear, out: Buffer, fused: Fused | None) -> tuple[LinearShap
         has_bias=linear.bias is not None,
         lif=fused.params if fused else None,
         keeps_state=fused is not None and fused.state is not None,
+        fixed=linear.fixed,
+        drop=linear.drop,
+        lift=linear.lift,
     )
     return shape, target.buffer if fused else out
 
@@ -154,7 +165,8 @@ def finish(state: Lowering, linear: Linear, fused: Fused | None, out: Buffer) ->
     buffers = []
     for name, vector in (("scale", linear.scale), ("bias", linear.bias)):
         if vector is not None:
-            buffers.append(state.weights(f"{linear.node.outputs[0]}.{name}", np.asarray(vector, np.float32)))
+            kept = np.asarray(vector, np.int32 if linear.fixed else np.float32)
+            buffers.append(state.weights(f"{linear.node.outputs[0]}.{name}", kept))
     return [*buffers, *([fused.state] if fused and fused.state else []), out]
 
 

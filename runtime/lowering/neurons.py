@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from svitkit.lif import LIFParams
+from svitkit.lif_integer import IntegerLIF
 from svitkit.runtime.density import spikes
 from svitkit.runtime.import_onnx import Node
+from svitkit.runtime.kernels.emit import Neuron, state_dtype
 from svitkit.runtime.kernels.neurons import NeuronSpec, build_neurons
 from svitkit.runtime.lowering.arithmetic import Scaled
 from svitkit.runtime.lowering.attention import emit_attention, find_attention, forget_attention
@@ -20,7 +21,7 @@ from svitkit.runtime.view import STORAGE_ORDER, Atom, Axis, Buffer, View, align,
 
 def lower_lif(state: Lowering, node: Node) -> None:
     """LIF: one kernel with the layer before it, or with a scalar factor before it, or alone."""
-    params: LIFParams = node.attributes["params"]
+    params: Neuron = node.attributes["integer"] or node.attributes["params"]
     source = state.values[node.inputs[0]]
     waiting = state.waiting.get(source.buffer)
     if waiting is not None and state.consumers[waiting.output] > 1:
@@ -42,7 +43,7 @@ def lower_lif(state: Lowering, node: Node) -> None:
 
 
 def _lower_alone(
-    state: Lowering, node: Node, views: tuple[View, View], params: LIFParams, potential: Buffer | None
+    state: Lowering, node: Node, views: tuple[View, View], params: Neuron, potential: Buffer | None
 ) -> None:
     """Neurons alone, or with the factor and the attention before them that nothing else reads."""
     (source, out), scale = views, 1.0
@@ -82,14 +83,15 @@ def _same_order(linear: Linear, source: View, out: View) -> bool:
     ]
 
 
-def _state_buffer(state: Lowering, node: Node, out: View, params: LIFParams) -> Buffer:
-    buffer = Buffer(f"{node.name}.v", "float32", (out.buffer.elements // time_extent(out),), space="states")
-    state.program.states[buffer] = params.v_initial
+def _state_buffer(state: Lowering, node: Node, out: View, params: Neuron) -> Buffer:
+    elements = out.buffer.elements // time_extent(out)
+    buffer = Buffer(f"{node.name}.v", state_dtype(params), (elements,), space="states")
+    state.program.states[buffer] = 0 if isinstance(params, IntegerLIF) else params.v_initial
     return buffer
 
 
 def _emit_neurons(
-    state: Lowering, node: Node, x: View, out: View, params: LIFParams, scale: float, potential: Buffer | None
+    state: Lowering, node: Node, x: View, out: View, params: Neuron, scale: float, potential: Buffer | None
 ) -> None:
     pairs = [pair for axis in align([x, out]) for pair in axis if pair[1].size > 1]
     pairs.sort(key=lambda pair: STORAGE_ORDER.index(pair[1].role))

@@ -91,14 +91,18 @@ class Pooled:
 
 
 def _input(state: Lowering, node: Node) -> View:
-    """What is pooled; it goes on waiting where the sums may be pooled instead: positive scales and no other reader."""
+    """What is pooled; it goes on waiting where the sums may be pooled instead: positive scales and no other reader.
+
+    Integer factors and biases may also stand behind the pooling (:func:`svitkit.runtime.lowering.products.absorb`).
+    """
     x = state.values[node.inputs[0]]
     linear = state.waiting.get(x.buffer)
-    if not isinstance(linear, Linear) or not linear.integer or linear.scale is None:
+    if not isinstance(linear, Linear) or not linear.integer:
         return state.read(node.inputs[0])
     stored = all(atom.stride for atom in x.atoms if atom.size > 1)
     alone = state.consumers[linear.output] == 1
-    return x if stored and alone and bool((linear.scale > 0).all()) else state.read(node.inputs[0])
+    rising = linear.scale is None or bool((linear.scale > 0).all())
+    return x if stored and alone and rising else state.read(node.inputs[0])
 
 
 def emit_pooled(state: Lowering, pooled: Pooled, source: View, fused: Fused) -> bool:
@@ -117,11 +121,19 @@ def emit_pooled(state: Lowering, pooled: Pooled, source: View, fused: Fused) -> 
     lies = [atom.stride for atom in source.atoms if atom.size > 1]
     if lies != [atom.stride for atom in fused.out.atoms if atom.size > 1] or not isinstance(linear, Linear):
         return False
+    if linear.scale is None:
+        return False
     del state.waiting[pooled.x.buffer], state.waiting[pooled.out.buffer]
     sums = Buffer(f"{pooled.x.buffer.name}.sums", sum_dtype(linear), pooled.x.buffer.shape)
-    emit_linear(state, replace(linear, scale=None, bias=None), sums, None)
+    emit_linear(state, replace(linear, scale=None, bias=None, drop=0, lift=0), sums, None)
     spec = PoolNeuronSpec(
-        replace(pooled.spec, dtype=sums.dtype), linear.bias is not None, fused.params, fused.state is not None
+        replace(pooled.spec, dtype=sums.dtype),
+        linear.bias is not None,
+        fused.params,
+        fused.state is not None,
+        fixed=linear.fixed,
+        drop=linear.drop,
+        lift=linear.lift,
     )
     out = fused.out.buffer
     buffers = [sums, *finish(state, linear, fused, out)]

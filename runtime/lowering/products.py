@@ -19,6 +19,7 @@ from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.linear import Window
 from svitkit.runtime.lowering.grouped import lower_grouped
 from svitkit.runtime.lowering.layers import Linear
+from svitkit.runtime.lowering.pooling import Pooled
 from svitkit.runtime.lowering.translation import Lowering
 from svitkit.runtime.view import Atom, Axis, View, merge, store
 
@@ -147,41 +148,65 @@ def _defer(state: Lowering, linear: Linear) -> None:
 
 
 def absorb(state: Lowering, node: Node, operator: str) -> bool:
-    """Takes a factor or summand per output channel into a waiting layer.
+    """Takes a constant per output channel into a waiting layer.
 
-    Sums of int8 weights take a factor and then a bias, float32 sums a bias.
+    Sums of int8 weights take a factor and then a bias, float32 sums a bias. Where these are int32, they may stand behind
+    a pooling of the sums, and a division by a power of two and a subtraction may follow.
 
     Returns:
         Whether the node is done with.
     """
     for source, constant in (node.inputs, node.inputs[::-1]):
-        if constant not in state.graph.constants or source not in state.values:
+        if constant not in state.graph.constants or source not in state.values or state.consumers[source] > 1:
             continue
-        view = state.values[source]
-        linear = state.waiting.get(view.buffer)
-        if not isinstance(linear, Linear) or linear.bias is not None or state.consumers[source] > 1:
+        view, array = state.values[source], state.graph.constants[constant]
+        waiting = state.waiting.get(view.buffer)
+        linear = state.waiting.get(waiting.x.buffer) if isinstance(waiting, Pooled) else waiting
+        behind = linear is not waiting
+        if not isinstance(linear, Linear) or (behind and (array.dtype != np.int32 or operator == "mul" and array.min() < 1)):
             continue
-        vector = _per_channel(view, state.graph.constants[constant], linear.weight.shape[1])
-        wants_scale = linear.integer and linear.scale is None
-        if vector is None or wants_scale != (operator == "mul") or operator not in ("mul", "add"):
+        if not _take(linear, operator, view, array, divides=constant == node.inputs[1]):
             continue
-        if operator == "mul":
-            linear.scale = vector
-            view.buffer.dtype = "float32"
-        else:
-            linear.bias = vector
-        linear.output = node.outputs[0]
+        if linear.scale is not None:
+            view.buffer.dtype = "int32" if linear.fixed else "float32"
+        assert isinstance(waiting, Linear | Pooled)
+        waiting.output = node.outputs[0]
         state.values[node.outputs[0]] = view
         return True
     return False
 
 
-def _per_channel(view: View, constant: NDArray[Any], outputs: int) -> NDArray[np.float32] | None:
-    """A constant as one value for each output channel; None if it varies along another axis."""
+def _take(linear: Linear, operator: str, view: View, constant: NDArray[Any], *, divides: bool) -> bool:
+    """Takes one constant into a layer, if it is the next that the layer can take."""
+    scalar = int(constant.reshape(-1)[0]) if constant.size == 1 and constant.dtype == np.int32 else None
+    if linear.bias is not None:
+        if scalar is None or not linear.fixed:
+            return False
+        if operator == "div" and divides and not linear.drop and scalar > 1 and scalar & (scalar - 1) == 0:
+            linear.drop = scalar.bit_length() - 1
+        elif operator == "add" and linear.drop and not linear.lift and scalar < 0:
+            linear.lift = -scalar
+        else:
+            return False
+        return True
+    vector = _per_channel(view, constant, linear.weight.shape[1])
+    wants_scale = linear.integer and linear.scale is None
+    if vector is None or wants_scale != (operator == "mul") or operator not in ("mul", "add"):
+        return False
+    if operator == "mul":
+        linear.scale = vector
+    else:
+        linear.bias = vector
+    return True
+
+
+def _per_channel(view: View, constant: NDArray[Any], outputs: int) -> NDArray[Any] | None:
+    """A constant as one value for each output channel, int32 or float32; None if it varies along another axis."""
+    dtype = np.int32 if constant.dtype == np.int32 else np.float32
     if constant.size == 1:
-        return np.full(outputs, constant.reshape(-1)[0], np.float32)
+        return np.full(outputs, constant.reshape(-1)[0], dtype)
     if constant.ndim > len(view.axes) or constant.size != outputs or outputs not in constant.shape:
         return None
     axis = view.axes[len(view.axes) - constant.ndim + constant.shape.index(outputs)]
     is_channels = all(atom.role == "channel" for atom in axis) and prod(atom.size for atom in axis) == outputs
-    return np.asarray(constant, np.float32).reshape(-1) if is_channels else None
+    return np.asarray(constant, dtype).reshape(-1) if is_channels else None

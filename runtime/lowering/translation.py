@@ -82,7 +82,8 @@ class Lowering:
 
     def constant_view(self, name: str) -> View:
         """Returns a constant as weights in the file's own order."""
-        array = np.ascontiguousarray(self.graph.constants[name], np.float32)
+        given = self.graph.constants[name]
+        array = np.ascontiguousarray(given, np.int32 if given.dtype == np.int32 else np.float32)
         strides = [prod(array.shape[index + 1 :]) for index in range(array.ndim)]
         axes = tuple(
             (Atom(size, stride, "channel"),) if size > 1 else ()

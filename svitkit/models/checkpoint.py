@@ -15,6 +15,7 @@ from svitkit.errors import ConfigError
 from svitkit.files import staged_directory
 from svitkit.manifest import from_json, to_json
 from svitkit.models.families import build_family
+from svitkit.models.membranes import quantize_membranes
 from svitkit.models.plan import apply_plan
 from svitkit.models.quantized import (
     QuantizedWeight,
@@ -59,11 +60,11 @@ class Checkpoint:
 def build_model(spec: ModelSpec) -> nn.Module:
     """Builds a checkpoint's network with fresh weights: first the original, then its plan's channels are removed.
 
-    If the description quantizes the input, the network rounds what it is given. The random state of the caller does not
+    If the description quantizes input and membranes, the network rounds them. The random state of the caller does not
     change.
 
     Raises:
-        ConfigError: family, arguments or plan are wrong.
+        ConfigError: family, arguments, plan or membranes are wrong.
     """
     with torch.random.fork_rng(devices=[]):
         if is_user_class(spec.family):
@@ -73,6 +74,7 @@ def build_model(spec: ModelSpec) -> nn.Module:
     if spec.plan is not None:
         apply_plan(model, spec.plan)
     quantize_input(model, spec.quantization)
+    quantize_membranes(model, spec.quantization)
     return model.eval()
 
 

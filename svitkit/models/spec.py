@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from svitkit.data.dataset import Dataset
 from svitkit.errors import ConfigError
+from svitkit.lif_integer import Membrane
 from svitkit.manifest import STRICT, Normalization
 from svitkit.models.plan import PrunePlan
 
@@ -47,10 +48,12 @@ class QuantizationSpec:
     Attributes:
         layers: bits of a weight by the qualified name of a convolution or linear layer, in the order of execution.
         input: how the network's input is rounded for the layer that reads it.
+        membranes: how potentials are kept, by the qualified name of a layer of neurons; float32 where it has no entry.
     """
 
     layers: dict[str, Annotated[int, Field(ge=2, le=8)]] = Field(min_length=1)
     input: InputQuantization
+    membranes: dict[str, Membrane] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

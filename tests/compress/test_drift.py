@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from svitkit.compress.drift import DriftGauge, membrane
+from svitkit.compress.drift import DriftGauge
 from svitkit.lif import LIFParams, lif
 from svitkit.models.run import example_input
 from tests.compress.networks import firing_checkpoint
@@ -25,7 +25,7 @@ PARAMS = [
 def test_potentials_are_those_that_fire(params: LIFParams) -> None:
     x = torch.randn(6, 50, generator=torch.Generator().manual_seed(0)) * 2
     fired, _ = lif(x.numpy(), params)
-    np.testing.assert_array_equal((membrane(x, params) >= params.v_threshold).numpy(), fired.astype(bool))
+    np.testing.assert_array_equal((run_neurons(x, params)[1] >= params.v_threshold).numpy(), fired.astype(bool))
 
 
 def test_a_network_does_not_drift_from_itself_and_more_the_more_it_differs() -> None:
