@@ -207,7 +207,7 @@ def _check_operator(node: onnx.NodeProto, source: str) -> None:
             raise UnsupportedError(f"{where}: LIF takes 2 inputs and gives 2 outputs.")
         return
     if node.domain not in ("", "ai.onnx") or node.op_type not in ALLOWED_OPS:
-        _refuse_operator(where, f"{node.domain}::{node.op_type}" if node.domain else node.op_type)
+        _refuse_operator(where, f"{node.domain}::{node.op_type}" if node.domain else f"{node.op_type}")
     names = set()
     for attribute in node.attribute:
         names.add(attribute.name)

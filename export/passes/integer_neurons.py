@@ -99,23 +99,29 @@ class _Reaches:
             return self._sums(node)
         if node.op_type == "Cast" or node.op_type in VIEWS:
             inner = self._reach(node.inputs[0])
-            return inner if node.op_type == "Cast" else inner.max()
+            return inner if node.op_type == "Cast" else _largest(inner)
         if node.op_type == "MaxPool":
-            inner = self._reach(node.inputs[0]).max()
-            if pooled_layer(node, self.limits) is None and inner * STEPS >= EXACT_FLOAT:
-                raise _RealError
-            return inner
+            return self._pooled(node)
         if mean_axes(node) is not None:
-            inner, count = self._reach(node.inputs[0]).max(), _summed(node)
+            inner, count = _largest(self._reach(node.inputs[0])), _summed(node)
             if inner * count * STEPS >= INT32_MAX:
                 raise _RealError
-            return inner if node.op_type == "ReduceMean" else inner * count
+            return inner if node.op_type == "ReduceMean" else np.asarray(inner * count)
         if node.op_type == "Add":
             return self._reach(node.inputs[0]) + self._reach(node.inputs[1])
         layer = _find_layer(value, self.limits)
         if layer is None:
             raise _RealError
-        return self._reach(layer.sums) * np.abs(_floats(layer.factor))
+        return np.asarray(self._reach(layer.sums) * np.abs(_floats(layer.factor)))
+
+    def _pooled(self, node: ir.Node) -> Reach:
+        """Of a pooling: float32, in which it is done, must hold what is pooled."""
+        inner = _largest(self._reach(node.inputs[0]))
+        layer = pooled_layer(node, self.limits)
+        largest = inner * STEPS if layer is None else self._reach(layer.sums).max()
+        if largest >= EXACT_FLOAT:
+            raise _RealError
+        return inner
 
     def _sums(self, node: ir.Node) -> Reach:
         """Of an integer layer: for every output channel, in a shape that broadcasts."""
@@ -126,11 +132,15 @@ class _Reaches:
         producer = levels.producer()
         counted = producer.inputs[0] if producer is not None and producer.op_type == "Cast" else None
         limit = self.limits.get(counted, LARGEST_BYTE) if counted is not None else LARGEST_BYTE
-        magnitudes = np.abs(integers)
+        magnitudes = np.abs(integers) * limit
         if node.op_type == "MatMulInteger":
-            return magnitudes.sum(axis=0) * limit
-        channels = magnitudes.reshape(len(magnitudes), -1).sum(axis=1) * limit
+            return np.asarray(magnitudes.sum(axis=0))
+        channels = np.asarray(magnitudes.reshape(len(magnitudes), -1).sum(axis=1))
         return channels.reshape(-1, *[1] * (integers.ndim - 2))
+
+
+def _largest(reach: Reach) -> Reach:
+    return np.array(float(reach.max()))
 
 
 def pooled_layer(node: ir.Node, limits: Mapping[ir.Value, int]) -> _Layer | None:
@@ -241,13 +251,14 @@ class _Currents:
         if pooled is not None:
             sums = self._pooled(self._whole(pooled.sums, before), node, value, before)
             return self._layer(pooled, sums, value, before)
-        inner = [self.of(given, before) for given in node.inputs[: 2 if node.op_type == "Add" else 1] if given]
+        inner: list[ir.Value | None] = [self.of(given, before) for given in node.inputs[: 2 if node.op_type == "Add" else 1] if given]
         if node.op_type == "Add":
             return self._compute("Add", inner, value, before)
         if node.op_type == "MaxPool":
+            assert inner[0] is not None
             return self._pooled(inner[0], node, value, before)
         if mean_axes(node) is not None:
-            return self._added_up(inner[0], node, value, before)
+            return self._added_up([*inner, *node.inputs[1:]], node, value, before)
         return self._compute(node.op_type, [*inner, *node.inputs[1:]], value, before, like=node)
 
     def _pooled(self, integers: ir.Value, node: ir.Node, value: ir.Value, before: ir.Node) -> ir.Value:
@@ -256,9 +267,10 @@ class _Currents:
         largest = self._compute("MaxPool", [real], value, before, dtype=_TYPES.FLOAT, like=node, suffix="largest")
         return self._cast(largest, _TYPES.INT32, f"{value.name}.integers", before)
 
-    def _added_up(self, integers: ir.Value, node: ir.Node, value: ir.Value, before: ir.Node) -> ir.Value:
+    def _added_up(
+        self, inputs: list[ir.Value | None], node: ir.Node, value: ir.Value, before: ir.Node
+    ) -> ir.Value:
         """A sum over axes, or a mean, less what is behind the point."""
-        inputs = [integers, *node.inputs[1:]]
         if node.op_type == "ReduceSum":
             return self._compute("ReduceSum", inputs, value, before, like=node)
         total = self._compute("ReduceSum", inputs, value, before, like=node, suffix="total")

@@ -222,14 +222,13 @@ def charge(x: Expr, v: Expr, neuron: Neuron) -> Expr:
 
 def fire(v: Expr, out: Expr, base: Expr, width: int, neuron: Neuron, *, stride: int = 1) -> None:
     """Emits spike and reset for potentials that already hold h."""
-    whole = isinstance(neuron, IntegerLIF)
-    threshold = T.int32(neuron.threshold) if whole else T.float32(neuron.v_threshold)
-    params = neuron.params if isinstance(neuron, IntegerLIF) else neuron
+    if isinstance(neuron, IntegerLIF):
+        params, threshold, silent = neuron.params, T.int32(neuron.threshold), T.int32(0)
+    else:
+        params, threshold, silent = neuron, T.float32(neuron.v_threshold), T.float32(neuron.v_initial)
 
     def reset(lane: Expr) -> Expr:
-        after = T.int32(0) if whole else T.float32(params.v_reset or 0.0)
-        if params.v_reset is None:
-            after = v[lane] - threshold
+        after = v[lane] - threshold if params.v_reset is None else silent
         left = T.Select(v[lane] >= threshold, after, v[lane])
         return _rounded(left, neuron) if isinstance(neuron, IntegerLIF) else left
 

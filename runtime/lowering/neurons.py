@@ -21,7 +21,7 @@ from svitkit.runtime.view import STORAGE_ORDER, Atom, Axis, Buffer, View, align,
 
 def lower_lif(state: Lowering, node: Node) -> None:
     """LIF: one kernel with the layer before it, or with a scalar factor before it, or alone."""
-    params: Neuron = node.attributes["integer"] or node.attributes["params"]
+    params: Neuron = node.attributes.get("integer") or node.attributes["params"]
     source = state.values[node.inputs[0]]
     waiting = state.waiting.get(source.buffer)
     if waiting is not None and state.consumers[waiting.output] > 1:

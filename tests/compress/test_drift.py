@@ -10,6 +10,7 @@ import torch
 
 from svitkit.compress.drift import DriftGauge
 from svitkit.lif import LIFParams, lif
+from svitkit.models.membranes import run_neurons
 from svitkit.models.run import example_input
 from tests.compress.networks import firing_checkpoint
 
