@@ -7,6 +7,8 @@ settled here, and settable:
 
 - the bits (``widths``), rounding (:mod:`svitkit.compress.rounding`), and that the first and the last layer have at
   least ``protected_bits``;
+- membrane potentials are quantized too (``membranes``): every candidate has the first of these widths, which is as
+  good as float32, and at the end the others are tried on the network that was found;
 - the drift (:mod:`svitkit.compress.drift`), on ``gate_images`` of the validation split;
 - the gate: on each level the cuts are ordered by bytes saved for drift added, and taken one after the other. Along that
   path drift rises, and so, if the gate is right, accuracy falls: the farthest point that keeps accuracy is found by
@@ -23,16 +25,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Annotated, Protocol
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from svitkit.compress.allocate import Curve, path, rising
 from svitkit.compress.bits import WIDTHS, BitPlan, Part, blocks, set_bits, stages
+from svitkit.compress.goal import Goal
 from svitkit.compress.journal import Measurement
 from svitkit.compress.margin import accuracy_floor
+from svitkit.compress.settings import in_order
+from svitkit.lif_integer import MEMBRANE_BITS, MembraneBits
 from svitkit.manifest import STRICT
 
 Progress = Callable[[str, int, int], None]
@@ -48,6 +53,8 @@ class AQ4SViTConfig:
         min_saving: fraction of the original parameter bytes that must go.
         beam_width: networks that the beam search follows; 0 for the greedy search.
         widths: bits of a weight, descending.
+        membranes: bits of a membrane potential, descending; with any of them neurons compute in integers. Empty for
+            float32.
         protected_bits: bits that the first and the last layer have at least.
         gate: whether drift decides what is measured.
         gate_images: validation images for the drift.
@@ -60,6 +67,7 @@ class AQ4SViTConfig:
     min_saving: float = Field(default=0.0, ge=0, lt=1)
     beam_width: int = Field(default=0, ge=0)
     widths: tuple[Bits, ...] = Field(default=WIDTHS, min_length=1)
+    membranes: tuple[MembraneBits, ...] = MEMBRANE_BITS
     protected_bits: Bits = 8
     gate: bool = True
     gate_images: int = Field(default=64, ge=1)
@@ -67,12 +75,10 @@ class AQ4SViTConfig:
     audit: int = Field(default=3, ge=0)
     margin: float = Field(default=1.0, ge=0)
 
-    @field_validator("widths")
+    @field_validator("widths", "membranes")
     @classmethod
-    def _check_order(cls, widths: tuple[int, ...]) -> tuple[int, ...]:
-        if list(widths) != sorted(set(widths), reverse=True):
-            raise ValueError("widths must descend without repetition")
-        return widths
+    def _check_order(cls, widths: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        return in_order(widths, info.field_name or "bits", falling=True)
 
 
 class Evaluates(Protocol):
@@ -88,7 +94,7 @@ class Tried:
     """A candidate that was looked at.
 
     Attributes:
-        level: ``network``, ``stage``, ``block``, ``beam`` or ``audit``: what it was looked at for.
+        level: ``network``, ``stage``, ``block``, ``beam``, ``audit`` or ``membrane``: what it was looked at for.
         plan: its bits.
         drift: of its membrane potentials, if the gate saw it.
         measured: its accuracy and bytes, if that was measured.
@@ -119,8 +125,8 @@ class BitOutcome:
     tried: tuple[Tried, ...]
 
 
-@plain_dataclass(kw_only=True)
-class BitSearch:
+@plain_dataclass(frozen=True, kw_only=True)
+class BitSearch(Goal):
     """One run.
 
     Attributes:
@@ -128,9 +134,7 @@ class BitSearch:
         evaluator: measures accuracy on the validation split.
         gauge: measures drift on a few images.
         size: bytes of the deployed parameters.
-        baseline: the network before.
         images: how many validation images there are.
-        original_bytes: the network before any compression; savings refer to it.
         progress: told the stage, how much of it is done, and how much there is.
     """
 
@@ -138,9 +142,7 @@ class BitSearch:
     evaluator: Evaluates
     gauge: Evaluates
     size: Callable[[BitPlan], int]
-    baseline: Measurement
     images: int
-    original_bytes: int
     progress: Progress
     _tried: list[Tried] = field(default_factory=list)
     _floors: dict[str, int] = field(default_factory=dict)
@@ -151,8 +153,11 @@ class BitSearch:
         Args:
             layers: those that can be quantized, in the order of execution.
         """
-        self._floors = dict.fromkeys((layers[0], layers[-1]), self.config.protected_bits)
-        start = BitPlan(layers=tuple((name, self.config.widths[0]) for name in layers))
+        self._floors.update(dict.fromkeys((layers[0], layers[-1]), self.config.protected_bits))
+        start = BitPlan(
+            layers=tuple((name, self.config.widths[0]) for name in layers),
+            membranes=next(iter(self.config.membranes), None),
+        )
         uniform = [set_bits(start, layers, width, self._floors) for width in self.config.widths]
         best, reached = self._farthest("network", uniform), [uniform[0]]
         if best is not None:
@@ -161,6 +166,8 @@ class BitSearch:
             if self.config.beam_width:
                 best = self._beam(best, reached, blocks(layers))
             best = self._audited(best)
+            others = [replace(best, membranes=bits) for bits in self.config.membranes[1:]]
+            best = self._farthest("membrane", others) or best
         plan = best or uniform[0]
         measurement = self._measure([plan], floor=None)[0]
         small = self.saving(measurement) >= self.config.min_saving
@@ -170,10 +177,6 @@ class BitSearch:
             satisfied=measurement.accuracy >= self.floor and small,
             tried=tuple(self._tried),
         )
-
-    def saving(self, measurement: Measurement) -> float:
-        """Returns the fraction of the original parameter bytes that a candidate saves."""
-        return 1.0 - measurement.parameter_bytes / self.original_bytes
 
     @property
     def floor(self) -> float:
@@ -214,8 +217,8 @@ class BitSearch:
             for name in open_parts
             for bits in grids[name][1:]
         }
-        drifts = dict(zip(singles, self._drifts(level, [plan, *singles.values()])[1:], strict=True))
-        base = self._drifts(level, [plan])[0]
+        base, *found = self._drifts(level, [plan, *singles.values()])
+        drifts = dict(zip(singles, found, strict=True))
         curves = [
             Curve(
                 name=name,
@@ -286,9 +289,12 @@ class BitSearch:
         return best
 
     def _keeps(self, level: str, plan: BitPlan) -> bool:
+        drift = self._drifts(level, [plan])[0] if self.config.gate else None
         measured = self._measure([plan], floor=self.floor)[0]
         kept = measured.accuracy >= self.floor
-        drift = self._drifts(level, [plan])[0] if self.config.gate else None
+        waiting = [at for at, tried in enumerate(self._tried) if tried.plan == plan and tried.measured is None]
+        for at in reversed(waiting):
+            del self._tried[at]
         self._tried.append(Tried(level=level, plan=plan, drift=drift, measured=measured, kept=kept))
         return kept
 

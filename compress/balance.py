@@ -28,11 +28,13 @@ from pydantic.dataclasses import dataclass
 
 from svitkit.compress.allocate import Curve, Step, Widths, path, rising
 from svitkit.compress.eliminate import Elimination
+from svitkit.compress.goal import Goal
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.journal import Measurement
 from svitkit.compress.layer_costs import PlanCosts, Spent
 from svitkit.compress.margin import accuracy_floor
 from svitkit.compress.primesvt import Candidate, Evaluates, Outcome, Progress, Swept, Trial
+from svitkit.compress.settings import in_order
 from svitkit.manifest import STRICT
 from svitkit.models.plan import PrunedGroup, PrunePlan
 
@@ -78,9 +80,7 @@ class BalanceConfig:
     @field_validator("rates")
     @classmethod
     def _check_order(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
-        if list(rates) != sorted(set(rates)):
-            raise ValueError("rates must ascend without repetition")
-        return rates
+        return in_order(rates, "rates")
 
     @property
     def tolerance(self) -> float:
@@ -89,7 +89,7 @@ class BalanceConfig:
 
 
 @plain_dataclass(frozen=True, kw_only=True)
-class BalanceSearch:
+class BalanceSearch(Goal):
     """One run of the method.
 
     Attributes:
@@ -98,9 +98,7 @@ class BalanceSearch:
         probes: measures plans of one group, its readers mended alone, on the probe images; with divergence.
         contexts: measures plans, mended layer by layer, on the probe images; with divergence.
         costs: the objective.
-        baseline: the network before this search.
         images: how many validation images there are.
-        original_bytes: the network before any compression; savings refer to it.
         progress: told the stage, how much of it is done, and how much there is.
     """
 
@@ -109,9 +107,7 @@ class BalanceSearch:
     probes: Evaluates
     contexts: Evaluates
     costs: PlanCosts
-    baseline: Measurement
     images: int
-    original_bytes: int
     progress: Progress
 
     def run(self, groups: Sequence[tuple[FoundGroup, Elimination]]) -> Outcome:
@@ -133,10 +129,6 @@ class BalanceSearch:
             best = other if other.cost < best.cost else best
         best = walk.fill(best)
         return self._outcome(walk, best, tuple(group for group, _ in swept))
-
-    def saving(self, measurement: Measurement) -> float:
-        """Returns the fraction of the original parameter bytes that a candidate saves."""
-        return 1.0 - measurement.parameter_bytes / self.original_bytes
 
     @property
     def floor(self) -> float:

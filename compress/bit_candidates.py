@@ -9,6 +9,7 @@ from svitkit.compress.bits import BitPlan
 from svitkit.compress.drift import DriftGauge
 from svitkit.compress.evaluate import Batch
 from svitkit.compress.journal import Measurement, plan_key
+from svitkit.compress.membranes import membrane_grids, with_membranes
 from svitkit.compress.quantize import CalibratedRounding, QuantizedNetwork
 from svitkit.compress.shortcuts import shortcuts
 from svitkit.compress.tally import Tally
@@ -16,6 +17,19 @@ from svitkit.models.run import forward_logits
 from svitkit.models.size import parameter_bytes
 
 GATE = "gate"
+
+
+def build(rounding: CalibratedRounding, plan: BitPlan) -> QuantizedNetwork:
+    """Returns the network with the bits of a plan."""
+    return with_plan_membranes(rounding.quantize(plan.bits()), rounding, plan)
+
+
+def with_plan_membranes(network: QuantizedNetwork, rounding: CalibratedRounding, plan: BitPlan) -> QuantizedNetwork:
+    """Returns a network with the membranes of a plan."""
+    if plan.membranes is None:
+        return network
+    grids = membrane_grids(network.model, plan.membranes)
+    return with_membranes(network, list(rounding.layers.values()), grids)
 
 
 class BitCandidates:
@@ -33,13 +47,9 @@ class BitCandidates:
         self._model, self._rounding, self._validation, self._stops = model, rounding, validation, stops
         self._whole: torch.Tensor | None = None
 
-    def build(self, plan: BitPlan) -> QuantizedNetwork:
-        """Returns the network with these bits."""
-        return self._rounding.quantize(plan.bits())
-
     def measure(self, plan: BitPlan, *, floor: float | None = None) -> Measurement:
         """Measures a candidate; how far it is below ``floor`` percent need not be known."""
-        small = self.build(plan)
+        small = build(self._rounding, plan)
         floor = floor if self._stops else None
         if floor is not None:
             self.prepare()
@@ -79,7 +89,7 @@ class DriftProbes:
 
     def measure(self, plan: BitPlan, *, floor: float | None = None) -> Measurement:
         """Measures a candidate whole, whatever ``floor`` is."""
-        small = self._rounding.quantize(plan.bits())
+        small = build(self._rounding, plan)
         drift = self._gauge.compare(small.model)
         size = parameter_bytes(small.model, self._example, small.spec)
         key = plan_key(plan, GATE)

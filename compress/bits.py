@@ -5,16 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WIDTHS = (8, 6, 4, 3, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BitPlan:
-    """Bits by layer, in the order of execution."""
+    """Bits as a candidate of a search.
+
+    Attributes:
+        layers: of the weights by layer, in the order of execution.
+        membranes: of all membrane potentials; None where they are float32.
+    """
 
     layers: tuple[tuple[str, int], ...]
+    membranes: int | None = None
 
     def bits(self) -> dict[str, int]:
         """Returns the bits by layer."""
@@ -25,8 +31,9 @@ class BitPlan:
         counts: dict[int, int] = {}
         for _, bits in self.layers:
             counts[bits] = counts.get(bits, 0) + 1
-        digest = hashlib.sha256(json.dumps(self.layers).encode()).hexdigest()
-        return f"{' '.join(f'{counts[bits]}x{bits}' for bits in sorted(counts))} bits, {digest[:16]}"
+        digest = hashlib.sha256(json.dumps([self.layers, self.membranes]).encode()).hexdigest()
+        membranes = f", membranes {self.membranes}" if self.membranes else ""
+        return f"{' '.join(f'{counts[bits]}x{bits}' for bits in sorted(counts))} bits{membranes}, {digest[:16]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +72,10 @@ def set_bits(plan: BitPlan, layers: Iterable[str], bits: int, floors: Mapping[st
         floors: bits that a layer has at least, by its name.
     """
     changed = set(layers)
-    return BitPlan(
-        layers=tuple(
-            (name, max(bits, floors.get(name, 0)) if name in changed else before) for name, before in plan.layers
-        )
+    lowered = tuple(
+        (name, max(bits, floors.get(name, 0)) if name in changed else before) for name, before in plan.layers
     )
+    return replace(plan, layers=lowered)
 
 
 def _block(name: str) -> str:

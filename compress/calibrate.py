@@ -10,9 +10,9 @@ from torch import nn
 
 from svitkit.compress.eliminate import Elimination, eliminate
 from svitkit.compress.groups import FoundGroup
-from svitkit.compress.layer_rows import linear_layers
+from svitkit.compress.layer_rows import ROWS, linear_layers
 from svitkit.compress.moments import input_moments
-from svitkit.compress.reconstruct import ROWS, Compensation, Reconstruction, readers
+from svitkit.compress.reconstruct import Compensation, Reconstruction, readers
 
 Progress = Callable[[str, int, int], None]
 

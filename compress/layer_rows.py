@@ -21,6 +21,8 @@ from svitkit.models.fused_lif import fused_neurons
 from svitkit.models.run import forward_logits
 from svitkit.models.size import trace_calls
 
+ROWS = 8192
+"""Of a layer's inputs over the calibration images: a sample of positions, time steps and images."""
 Take = Callable[[int], torch.Tensor]
 
 

@@ -103,10 +103,10 @@ class CompressOptions:
                 f"method '{self.method}' mends weights and batch norms by itself, on setting 'calibration_images'. "
                 f"Leave bn_recalibration={self.bn_recalibration} out."
             )
-        if self.method in (*INTEGER_METHODS, GREEDY, BEAM) and self.finetune_epochs:
+        if self.method in INTEGER_METHODS and self.finetune_epochs:
             raise ConfigError(
                 f"method '{self.method}' makes the weights integers, and training would move them off. "
-                f"Fine-tune with the method before it (svitkit), then quantize without --finetune."
+                f"Fine-tune with the method before it (svitkit), or choose {GREEDY}, which trains integers."
             )
 
     def sha256(self) -> str:

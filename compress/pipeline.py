@@ -13,7 +13,7 @@ import torch
 
 from svitkit.compress.aq4svit import AQ4SViTConfig, BitSearch
 from svitkit.compress.balance import BalanceConfig, BalanceSearch
-from svitkit.compress.bit_candidates import GATE, BitCandidates, DriftProbes
+from svitkit.compress.bit_pipeline import search_bits
 from svitkit.compress.calibrate import calibrate
 from svitkit.compress.chain import PRUNING, method_chain, run_chain
 from svitkit.compress.compose import compose
@@ -30,7 +30,8 @@ from svitkit.compress.plot import PLOT_NAME, draw_sweep
 from svitkit.compress.prefix import spare_bytes
 from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search
 from svitkit.compress.probes import Probes
-from svitkit.compress.quantize import CalibratedRounding, QuantizedNetwork, quantize_network, uniform_bits
+from svitkit.compress.qat import train_integers
+from svitkit.compress.quantize import QuantizedNetwork, quantize_network, uniform_bits
 from svitkit.compress.recalibrate import Recalibration
 from svitkit.compress.report import (
     REPORT_NAME,
@@ -50,7 +51,7 @@ from svitkit.manifest import to_json
 from svitkit.models.checkpoint import Checkpoint, checkpoint_sha256, save_checkpoint
 from svitkit.models.plan import PrunePlan
 from svitkit.models.run import example_input
-from svitkit.models.size import layer_parameters, quantized_bytes
+from svitkit.models.size import layer_parameters
 from svitkit.models.spec import QuantizationSpec, match_dataset
 
 Progress = Callable[[str, int, int], None]
@@ -231,7 +232,7 @@ class _Compression:
         if isinstance(self.options.config, BalanceConfig):
             return self._balance(self.options.config, prunable, found, journal)
         normed = [(group, filter_norms(self.checkpoint.model, group)) for group in prunable]
-        baseline = self._evaluator(journal, LocalExecutor(self.candidates)).evaluate(PrunePlan())
+        baseline = self._baseline(journal)
         with open_executor(self.work, self.candidates) as executor:
             search = self._search(self._evaluator(journal, executor), baseline)
             outcome = search.run(normed)
@@ -261,7 +262,7 @@ class _Compression:
                 executor = stack.enter_context(open_executor(self.work, candidates))
                 return Evaluator(journal, executor, exact=self.work.sweep == "plain", stage=stage)
 
-            baseline = self._evaluator(journal, LocalExecutor(self.candidates)).evaluate(PrunePlan())
+            baseline = self._baseline(journal)
             search = BalanceSearch(
                 config=config,
                 evaluator=evaluator(self.candidates),
@@ -303,90 +304,75 @@ class _Compression:
     def _quantize(self, journal: Journal) -> CompressResult:
         """Rounds every layer; nothing is searched for."""
         self.progress("quantize", 0, 1)
-        spec = self.checkpoint.spec
-        bits = uniform_bits(self.checkpoint.model, example_input(spec), INTEGER_METHODS[self.options.method])
-        small = quantize_network(self.checkpoint.model, bits, spec.normalization, static=spec.static_input)
+        spec, bits = self.checkpoint.spec, INTEGER_METHODS[self.options.method]
+        layers = uniform_bits(self.checkpoint.model, example_input(spec), bits)
+        small = quantize_network(self.checkpoint.model, layers, spec.normalization, static=spec.static_input)
         small = self.candidates.repaired(small)
         self.progress("quantize", 1, 1)
-        evaluator = self._evaluator(journal, LocalExecutor(self.candidates))
-        baseline = evaluator.evaluate(PrunePlan())
-        size = self.candidates.size(small.model, small.spec)
-        after = journal.measure("validation, final", lambda: (accuracy(small.model, self.validation), size))
-        search = self._search(evaluator, baseline)
-        outcome = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
-        reasons = reasons_of_uniform(small.weights, INTEGER_METHODS[self.options.method])
-        return self._finish_integers(search, outcome, small, reasons, journal)
+        search = self._search(self._evaluator(journal, LocalExecutor(self.candidates)), self._baseline(journal))
+        return self._finish_integers(search, small, journal, reasons_of_uniform(small.weights, bits))
 
     def _search_bits(self, config: AQ4SViTConfig, journal: Journal) -> CompressResult:
-        """AQ4SViT: searches how many bits every layer gets."""
-        model, spec = self.checkpoint.model, self.checkpoint.spec
-        example = example_input(spec)
-        layers, counts = list(uniform_bits(model, example, max(config.widths))), layer_parameters(model, example)
-        self.progress("calibrate", 0, 1)
-        images = load_batches(self.data, "train", timesteps=self.timesteps, limit=config.calibration_images)
-        calibration = torch.cat([x for x, _ in images], 1)
-        rounding = CalibratedRounding(model, calibration, spec.normalization, static=spec.static_input)
-        self.progress("calibrate", 1, 1)
-        few = config.gate_images
-        gate = load_batches(self.data, "validation", timesteps=self.timesteps, limit=few, batch_size=few)[0]
-        candidates = BitCandidates(model, rounding, self.validation, stops=self.work.sweep == "fast")
-        baseline = self._evaluator(journal, LocalExecutor(self.candidates)).evaluate(PrunePlan())
-        with (
-            open_executor(self.work, candidates) as evaluating,
-            open_executor(self.work, DriftProbes(model, rounding, gate)) as gauging,
-        ):
-            search = BitSearch(
-                config=config,
-                evaluator=Evaluator(journal, evaluating, exact=self.work.sweep == "plain"),
-                gauge=Evaluator(journal, gauging, stage=GATE),
-                size=lambda plan: quantized_bytes(model, counts, plan.bits()),
-                baseline=baseline,
-                images=len(self.data.validation),
-                original_bytes=spec.original_parameter_bytes or baseline.parameter_bytes,
-                progress=self.progress,
-            )
-            found = search.run(layers)
-        small = candidates.build(found.plan)
-        outcome = Outcome(
-            plan=PrunePlan(), measurement=found.measurement, satisfied=found.satisfied, swept=(), reasons={}
+        """AQ4SViT: searches how many bits every layer gets, and trains the network if that is asked for."""
+        found = search_bits(
+            self.checkpoint,
+            self.data,
+            self.validation,
+            config,
+            journal=journal,
+            baseline=self._baseline(journal),
+            work=self.work,
+            progress=self.progress,
         )
-        reasons = reasons_of_search(search, small.weights)
-        return self._finish_integers(search, outcome, small, reasons, journal, describe_search(search, found))
+        small = found.network
+        if self.options.finetune_epochs:
+            small = found.with_membranes(train_integers(small, self._fit))
+        reasons, bits = reasons_of_search(found.search, small.weights), describe_search(found.search, found.outcome)
+        return self._finish_integers(found.search, small, journal, reasons, bits)
 
     def _finish_integers(
         self,
         search: Search | BitSearch,
-        outcome: Outcome,
         small: QuantizedNetwork,
-        reasons: Mapping[str, str],
         journal: Journal,
+        reasons: Mapping[str, str],
         bits: BitsReport | None = None,
     ) -> CompressResult:
+        size = self.candidates.size(small.model, small.spec)
+        after = journal.measure("validation, final", lambda: (accuracy(small.model, self.validation), size))
+        outcome = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
         layers = describe_layers(small.weights, reasons)
         report = self._describe(
             search, outcome, journal, small.model, layers=layers, quantization=small.spec, bits=bits
         )
         return self._write(small.model, PrunePlan(), report, small)
 
+    def _baseline(self, journal: Journal) -> Measurement:
+        return self._evaluator(journal, LocalExecutor(self.candidates)).evaluate(PrunePlan())
+
+    def _fit(self, model: torch.nn.Module) -> None:
+        """Fine-tunes a network in place."""
+        finetune(
+            model,
+            self.data,
+            self.validation,
+            teacher=self.checkpoint.model,
+            options=finetune_options(
+                self.options.finetune_epochs,
+                spec=self.checkpoint.spec,
+                seed=self.options.seed,
+                samples=len(self.data.train),
+            ),
+            state=self.out / TRAINING_NAME,
+            progress=self.progress,
+        )
+
     def _finish(
         self, search: Search | BalanceSearch, outcome: Outcome, found: tuple[FoundGroup, ...], journal: Journal
     ) -> CompressResult:
         model = self.candidates.build(outcome.plan)
         if self.options.finetune_epochs:
-            finetune(
-                model,
-                self.data,
-                self.validation,
-                teacher=self.checkpoint.model,
-                options=finetune_options(
-                    self.options.finetune_epochs,
-                    spec=self.checkpoint.spec,
-                    seed=self.options.seed,
-                    samples=len(self.data.train),
-                ),
-                state=self.out / TRAINING_NAME,
-                progress=self.progress,
-            )
+            self._fit(model)
         size = self.candidates.size(model)
         journal.measure("validation, final", lambda: (accuracy(model, self.validation), size))
         groups = describe_groups(found, outcome, self.options.config)

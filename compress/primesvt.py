@@ -42,10 +42,12 @@ import torch
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
+from svitkit.compress.goal import Goal
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.importance import keep_strongest
 from svitkit.compress.journal import Measurement
 from svitkit.compress.layer_costs import Spent
+from svitkit.compress.settings import in_order
 from svitkit.manifest import STRICT
 from svitkit.models.plan import PrunedGroup, PrunePlan
 
@@ -95,9 +97,7 @@ class PrimeSVTConfig:
     @field_validator("rates")
     @classmethod
     def _check_order(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
-        if list(rates) != sorted(set(rates)):
-            raise ValueError("rates must ascend without repetition")
-        return rates
+        return in_order(rates, "rates")
 
     @property
     def tolerance(self) -> float:
@@ -190,21 +190,17 @@ class Outcome:
 
 
 @plain_dataclass(frozen=True, kw_only=True)
-class Search:
+class Search(Goal):
     """One run of the method.
 
     Attributes:
         config: constraints and assumptions.
         evaluator: measures plans.
-        baseline: the network before this search.
-        original_bytes: the network before any compression; savings refer to it.
         progress: told the stage, how much of it is done, and how much there is.
     """
 
     config: PrimeSVTConfig
     evaluator: Evaluates
-    baseline: Measurement
-    original_bytes: int
     progress: Progress
 
     def run(self, groups: Sequence[tuple[FoundGroup, torch.Tensor]]) -> Outcome:
@@ -240,10 +236,6 @@ class Search:
         best = sorted(robust, key=lambda group: -(group.score or 0.0))[: self.config.max_targets]
         names = {group.found.group.name for group in best}
         return tuple(replace(group, target=group.found.group.name in names) for group in swept)
-
-    def saving(self, measurement: Measurement) -> float:
-        """Returns the fraction of the original parameter bytes that a candidate saves."""
-        return 1.0 - measurement.parameter_bytes / self.original_bytes
 
     def _sweep(self, groups: Sequence[tuple[FoundGroup, torch.Tensor]]) -> Iterator[Swept]:
         """Prunes every group alone at every rate; all candidates are asked for at once."""

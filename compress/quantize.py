@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from svitkit.compress.layer_rows import (
+    ROWS,
     LinearLayer,
     chooser,
     hooked,
@@ -45,8 +46,6 @@ from svitkit.models.size import layer_parameters
 from svitkit.models.spec import QuantizationSpec
 
 PROTECTED_BITS = 8
-ROWS = 8192
-"""Of a layer's inputs over the calibration images: a sample of positions, time steps and images."""
 SHARES = (1e-3, 4.0)
 """By how much the variance of a channel may change."""
 
@@ -79,6 +78,18 @@ def quantize_weight(weight: NDArray[np.float32], bits: int) -> QuantizedWeight:
     rows = weight.reshape(len(weight), -1).astype(np.float64)
     scale = (np.abs(rows).max(axis=1, initial=0.0) / qmax(bits)).astype(np.float32)
     scale[scale == 0] = 1
+    return quantize_weight_by(weight, scale, bits)
+
+
+def quantize_weight_by(weight: NDArray[np.float32], scale: NDArray[np.float32], bits: int) -> QuantizedWeight:
+    """Rounds a weight to integers with given scales.
+
+    Args:
+        weight: (outputs, ...) float32.
+        scale: (outputs,) float32, positive.
+        bits: 2 to 8.
+    """
+    rows = weight.reshape(len(weight), -1).astype(np.float64)
     levels = np.rint(rows / scale[:, None].astype(np.float64)).clip(-qmax(bits), qmax(bits))
     return QuantizedWeight(bits=bits, integers=levels.astype(np.int8).reshape(weight.shape), scale=scale)
 
@@ -112,6 +123,9 @@ class CalibratedRounding:
 
     Means and variances of every layer's outputs are those of the original network again afterwards, by its batch norm
     or its bias.
+
+    Attributes:
+        layers: those that are rounded so, with their batch norms, by name.
     """
 
     def __init__(
@@ -128,7 +142,7 @@ class CalibratedRounding:
         """
         self._model, self._inputs, self._rows = model, inputs, rows
         self._input = input_quantization(normalization, static=static)
-        self._layers = {layer.name: layer for layer in linear_layers(model, inputs[:, :1])}
+        self.layers = {layer.name: layer for layer in linear_layers(model, inputs[:, :1])}
         self._wanted: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
         def watch(name: str) -> torch.utils.hooks.RemovableHandle:
@@ -138,7 +152,7 @@ class CalibratedRounding:
 
             return model.get_submodule(name).register_forward_hook(hook)
 
-        with hooked(watch(name) for name in self._layers):
+        with hooked(watch(name) for name in self.layers):
             run_once(model, inputs)
 
     def quantize(self, bits: Mapping[str, int]) -> QuantizedNetwork:
@@ -151,17 +165,17 @@ class CalibratedRounding:
         small = copy.deepcopy(self._model)
         weights: dict[str, QuantizedWeight] = {}
         quantize_input(small, spec)
-        for name in spec.layers.keys() - self._layers.keys():
+        for name in spec.layers.keys() - self.layers.keys():
             weights[name] = _replace(small, name, partial(_nearest, bits=spec.layers[name]))
 
         def watch(name: str) -> torch.utils.hooks.RemovableHandle:
             def hook(module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
                 rows = input_rows(module, given[0], chooser(name, self._rows))
-                weights[name] = self._round(small, self._layers[name], rows, spec.layers[name])
+                weights[name] = self._round(small, self.layers[name], rows, spec.layers[name])
 
             return small.get_submodule(name).register_forward_pre_hook(hook)
 
-        with hooked(watch(name) for name in self._layers if name in spec.layers):
+        with hooked(watch(name) for name in self.layers if name in spec.layers):
             run_once(small, self._inputs)
         return QuantizedNetwork(model=small, spec=spec, weights={name: weights[name] for name in spec.layers})
 

@@ -26,6 +26,7 @@ from torch import nn
 from svitkit.compress.eliminate import member_features
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.layer_rows import (
+    ROWS,
     LinearLayer,
     chooser,
     hooked,
@@ -41,7 +42,6 @@ from svitkit.models.plan import PrunePlan
 DAMPING = 1e-2
 SCARCE = 10
 RESTORED = 1.0
-ROWS = 8192
 LEAST_VARIANCE = 1e-3
 
 

@@ -20,7 +20,7 @@ class BitCandidate:
     """A candidate.
 
     Attributes:
-        level: what it was looked at for: ``network``, ``stage``, ``block``, ``beam`` or ``audit``.
+        level: what it was looked at for: ``network``, ``stage``, ``block``, ``beam``, ``audit`` or ``membrane``.
         bits: how many layers have how many, with a hash.
         drift: of the membrane potentials; None if the gate did not look.
         accuracy: percent, on validation; None if the gate turned it away, an estimate if the evaluation stopped early.
@@ -47,6 +47,7 @@ class BitsReport:
             fewer than three.
         audited: candidates that the gate turned away and that were measured nevertheless.
         wrongly_rejected: how many of those keep accuracy.
+        membranes: bits of the membrane potentials that were found; None for float32.
         candidates: every one, in the order in which the search came to it.
     """
 
@@ -55,6 +56,7 @@ class BitsReport:
     rank_correlation: float | None
     audited: int
     wrongly_rejected: int
+    membranes: int | None = None
     candidates: tuple[BitCandidate, ...]
 
 
@@ -72,6 +74,7 @@ def describe_search(search: BitSearch, outcome: BitOutcome) -> BitsReport:
         rank_correlation=_rank_correlation(outcome.tried),
         audited=len(audit),
         wrongly_rejected=sum(bool(tried.kept) for tried in audit),
+        membranes=outcome.plan.membranes,
         candidates=tuple(
             BitCandidate(
                 level=tried.level,

@@ -21,6 +21,8 @@ def report_table(report: PruneReport) -> Table:
         f"parameters: {report.parameter_bytes_before} -> {report.parameter_bytes_after} bytes; "
         f"saving {100 * report.memory_saving:.1f} % of the original"
     )
+    if report.bits is not None and report.bits.membranes is not None:
+        table.caption += f"\nmembrane potentials: {report.bits.membranes} bits, neurons compute in integers"
     spent = report.objective
     if spent is not None:
         table.caption += f"\n{spent.unit}: {spent.before:.4g} -> {spent.after:.4g}, 1/{spent.before / spent.after:.2f}"

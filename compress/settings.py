@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from svitkit.errors import ConfigError
 
+Number = TypeVar("Number", int, float)
 WORDS = {"none": None, "true": True, "false": False}
 
 
@@ -49,6 +51,17 @@ def told_settings(texts: Sequence[str], **options: object) -> dict[str, object]:
         if value is not None and name in settings:
             raise ConfigError(f"'{name}' is set twice: with --set and with --{name.replace('_', '-')}.")
     return {**settings, **{name: value for name, value in options.items() if value is not None}}
+
+
+def in_order(values: tuple[Number, ...], what: str, *, falling: bool = False) -> tuple[Number, ...]:
+    """Returns values as they are, if each is above the one before it, or below if they are to fall.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if list(values) != sorted(set(values), reverse=falling):
+        raise ValueError(f"{what} must {'descend' if falling else 'ascend'} without repetition")
+    return values
 
 
 def _scalar(text: str) -> object:

@@ -73,6 +73,7 @@ def _manifest(compiled: Compiled, board: Board, bundle: Path, golden_count: int)
         glibc_floor=board.glibc,
         tvm_version=tvm.__version__,
         kernels=tuple(_kernel_choice(chosen) for chosen in compiled.program.kernels),
+        floating_point=compiled.program.floating_point(),
         weights_bytes=compiled.plan.weights_bytes,
         state_bytes=compiled.plan.states_bytes,
         workspace_bytes=compiled.plan.workspace_bytes,

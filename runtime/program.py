@@ -89,6 +89,18 @@ class Program:
     taps: list[Tap] = field(default_factory=list)
     kernels: list[Chosen] = field(default_factory=list)
 
+    def floating_point(self) -> tuple[str, ...]:
+        """Layers whose kernels compute with real numbers, from behind the rounding of the input to the last neurons."""
+        last = max((tap.call for tap in self.taps), default=-1)
+        return tuple(
+            dict.fromkeys(
+                call.layer
+                for call in self.calls[: last + 1]
+                if any(buffer.dtype == "float32" for buffer in call.buffers)
+                and not (call.buffers[0] is self.input and call.buffers[-1].dtype == "uint8" and len(call.buffers) == 2)
+            )
+        )
+
     def buffers(self) -> list[Buffer]:
         """Every buffer once, in the order of first use."""
         used = (buffer for call in self.calls for buffer in call.buffers)

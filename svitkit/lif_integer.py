@@ -28,7 +28,8 @@ from pydantic.dataclasses import dataclass
 
 from svitkit.lif import LIFParams
 
-MEMBRANE_BITS = (16, 8, 4)
+MembraneBits = Literal[16, 8, 4]
+MEMBRANE_BITS: tuple[MembraneBits, ...] = (16, 8, 4)
 LARGEST_FRACTION = 14
 CURRENT_FRACTION = 16
 """Bits behind the point of a current, the same in the whole of a network."""
@@ -46,7 +47,7 @@ class Membrane:
         fraction: potentials are multiples of 2^-fraction.
     """
 
-    bits: Literal[16, 8, 4]
+    bits: MembraneBits
     fraction: int = Field(ge=0, le=LARGEST_FRACTION)
 
     @property

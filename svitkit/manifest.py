@@ -158,6 +158,8 @@ class Manifest:
         target: the TVM target, as TVM's own JSON configuration.
         required_features: CPU features that the machine code may use, by their names in /proc/cpuinfo.
         glibc_floor: lowest glibc version on which the programs start.
+        floating_point: layers that compute with float32, of those behind the rounding of the input, up to and with the
+            last layer of neurons; empty where there are integers alone until the head.
         weights_bytes, state_bytes, workspace_bytes: the static memory plan.
         golden_count: number of golden inputs kept in ``golden_input.bin`` with outputs in ``golden_output.bin``.
         golden_tolerance: largest absolute difference of logits that the golden check accepts.
@@ -173,6 +175,7 @@ class Manifest:
     glibc_floor: str
     tvm_version: str
     kernels: tuple[KernelChoice, ...]
+    floating_point: tuple[str, ...] = ()
     weights_bytes: int
     state_bytes: int
     workspace_bytes: int

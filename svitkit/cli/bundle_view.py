@@ -22,6 +22,10 @@ RECORD_NAME = "record.json"
 """The record beside a bundle, where ``svitkit deploy`` writes it."""
 
 
+NAMED = 3
+"""Layers that are named where there may be many."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerView:
     """What is known about one kernel call of a bundle; what is not known is None.
@@ -151,6 +155,15 @@ def _percent(rate: float | None) -> str:
     return "" if rate is None else f"{rate:.1%}"
 
 
+def _arithmetic(manifest: Manifest) -> str:
+    """What is computed with real numbers, in a line."""
+    real = manifest.floating_point
+    if not real:
+        return "integers from the rounded input to the last neurons"
+    some = ", ".join(real[:NAMED]) + (", ..." if len(real) > NAMED else "")
+    return f"float32 in {len(real)} layers: {some}"
+
+
 def _build_facts(manifest: Manifest) -> list[tuple[str, ...]]:
     return [
         ("board", manifest.board),
@@ -158,6 +171,7 @@ def _build_facts(manifest: Manifest) -> list[tuple[str, ...]]:
         ("CPU features it may use", ", ".join(manifest.required_features)),
         ("glibc", f"{manifest.glibc_floor} or newer"),
         ("TVM", manifest.tvm_version),
+        ("arithmetic", _arithmetic(manifest)),
         ("weights", kibibytes(manifest.weights_bytes)),
         ("states", kibibytes(manifest.state_bytes)),
         ("workspace", kibibytes(manifest.workspace_bytes)),

@@ -1,0 +1,93 @@
+"""The search for bits with everything that it needs: calibration, candidates, and the gate's images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from svitkit.compress.aq4svit import AQ4SViTConfig, BitOutcome, BitSearch
+from svitkit.compress.bit_candidates import GATE, BitCandidates, DriftProbes, build, with_plan_membranes
+from svitkit.compress.evaluate import Batch, load_batches
+from svitkit.compress.executor import Evaluator, open_executor
+from svitkit.compress.journal import Journal, Measurement
+from svitkit.compress.options import WorkOptions
+from svitkit.compress.quantize import CalibratedRounding, QuantizedNetwork, uniform_bits
+from svitkit.data.dataset import Dataset
+from svitkit.models.checkpoint import Checkpoint
+from svitkit.models.run import example_input
+from svitkit.models.size import layer_parameters, quantized_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundBits:
+    """What a search for bits ended with.
+
+    Attributes:
+        search: the search.
+        outcome: what it found.
+        rounding: what made its candidates.
+        network: the network that it found.
+    """
+
+    search: BitSearch
+    outcome: BitOutcome
+    rounding: CalibratedRounding
+    network: QuantizedNetwork
+
+    def with_membranes(self, network: QuantizedNetwork) -> QuantizedNetwork:
+        """Returns a network, trained for example, with the membranes that the search found."""
+        return with_plan_membranes(network, self.rounding, self.outcome.plan)
+
+
+def search_bits(
+    checkpoint: Checkpoint,
+    data: Dataset,
+    validation: list[Batch],
+    config: AQ4SViTConfig,
+    *,
+    journal: Journal,
+    baseline: Measurement,
+    work: WorkOptions,
+    progress: Callable[[str, int, int], None],
+) -> FoundBits:
+    """Searches how many bits every layer gets (:mod:`svitkit.compress.aq4svit`).
+
+    Args:
+        checkpoint: the network; it is not changed.
+        data: its training split calibrates the rounding.
+        validation: batches on which decisions are made, in random order.
+        config: constraints and settings.
+        journal: what was measured before, and is now.
+        baseline: the network as it is.
+        work: how the search is done.
+        progress: told the stage, how much of it is done, and how much there is.
+    """
+    model, spec = checkpoint.model, checkpoint.spec
+    example = example_input(spec)
+    layers, counts = list(uniform_bits(model, example, max(config.widths))), layer_parameters(model, example)
+    progress("calibrate", 0, 1)
+    images = load_batches(data, "train", timesteps=spec.timesteps, limit=config.calibration_images)
+    calibration = torch.cat([x for x, _ in images], 1)
+    rounding = CalibratedRounding(model, calibration, spec.normalization, static=spec.static_input)
+    progress("calibrate", 1, 1)
+    few = config.gate_images
+    gate = load_batches(data, "validation", timesteps=spec.timesteps, limit=few, batch_size=few)[0]
+    candidates = BitCandidates(model, rounding, validation, stops=work.sweep == "fast")
+    with (
+        open_executor(work, candidates) as evaluating,
+        open_executor(work, DriftProbes(model, rounding, gate)) as gauging,
+    ):
+        search = BitSearch(
+            config=config,
+            evaluator=Evaluator(journal, evaluating, exact=work.sweep == "plain"),
+            gauge=Evaluator(journal, gauging, stage=GATE),
+            size=lambda plan: quantized_bytes(model, counts, plan.bits()),
+            baseline=baseline,
+            images=len(data.validation),
+            original_bytes=spec.original_parameter_bytes or baseline.parameter_bytes,
+            progress=progress,
+        )
+        outcome = search.run(layers)
+    return FoundBits(search=search, outcome=outcome, rounding=rounding, network=build(rounding, outcome.plan))
