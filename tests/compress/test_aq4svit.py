@@ -25,8 +25,8 @@ def uniform(bits: int) -> BitPlan:
 class Laboratory:
     """Measures by formula; drift is the loss with noise."""
 
-    def __init__(self, loss: Loss, *, noise: float = 0.0) -> None:
-        self.loss, self.noise = loss, noise
+    def __init__(self, loss: Loss, *, noise: float = 0.0, membranes: dict[int | None, float] | None = None) -> None:
+        self.loss, self.noise, self.membranes = loss, noise, membranes or {}
         self.measured: list[BitPlan] = []
 
     def size(self, plan: BitPlan) -> int:
@@ -35,7 +35,7 @@ class Laboratory:
     def each(self, plans: Sequence[BitPlan], *, floor: float | None = None) -> Generator[Measurement, None, None]:
         for plan in plans:
             self.measured.append(plan)
-            accuracy = 90.0 - self.loss(plan.bits())
+            accuracy = 90.0 - self.loss(plan.bits()) - self.membranes.get(plan.membranes, 0.0)
             yield Measurement(key=plan_key(plan), accuracy=accuracy, parameter_bytes=self.size(plan))
 
     def run(self, **settings: object) -> BitOutcome:
@@ -81,7 +81,7 @@ def test_blocks_end_with_the_first_number_and_stages_hold_them() -> None:
 def test_where_the_fewest_bits_do_no_harm_one_look_is_enough() -> None:
     outcome = Laboratory(lambda bits: 0.0).run(max_drop=1.0)
     assert dict(outcome.plan.layers) == {**dict.fromkeys(LAYERS, 2), LAYERS[0]: 8, LAYERS[-1]: 8}
-    assert full_evaluations(outcome.tried) == 1
+    assert full_evaluations(outcome.tried) == 2  # of the bits, and of the membranes
     assert outcome.satisfied
 
 
@@ -142,7 +142,7 @@ def test_what_the_gate_turned_away_is_sampled_and_taken_if_it_was_wrong() -> Non
 
 def test_where_every_rounding_costs_too_much_the_widest_is_kept_and_not_satisfied() -> None:
     outcome = Laboratory(lambda bits: 50.0).run(max_drop=1.0)
-    assert outcome.plan == uniform(8)
+    assert outcome.plan.bits() == uniform(8).bits()
     assert not outcome.satisfied
 
 
@@ -158,3 +158,19 @@ def test_a_saving_that_is_missed_is_not_satisfied() -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         AQ4SViTConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("losses", "found"), [({4: 0.1}, 4), ({8: 0.4, 4: 5.0}, 8), ({8: 9.0, 4: 0.0}, 4), ({8: 9.0, 4: 9.0}, 16)]
+)
+def test_membranes_get_the_fewest_bits_that_keep_accuracy(losses: dict[int | None, float], found: int) -> None:
+    laboratory = Laboratory(additive(dict.fromkeys(LAYERS, 0.0)), membranes=losses)
+    outcome = laboratory.run(max_drop=1.0)
+    assert outcome.plan.membranes == found
+    assert {plan.membranes for plan in laboratory.measured} <= {16, 8, 4}
+    assert outcome.plan.bits()[LAYERS[2]] == 2
+
+
+def test_membranes_may_be_left_as_they_are() -> None:
+    outcome = Laboratory(additive(dict.fromkeys(LAYERS, 0.0))).run(membranes=())
+    assert outcome.plan.membranes is None

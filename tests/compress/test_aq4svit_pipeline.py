@@ -10,25 +10,15 @@ import torch
 
 from svitkit.compress.pipeline import CompressResult, compress_model
 from svitkit.compress.report import PruneReport
-from svitkit.data import Dataset, load_data
+from svitkit.data import Dataset
 from svitkit.errors import ConfigError
 from svitkit.manifest import from_json
 from svitkit.models.checkpoint import Checkpoint, load_checkpoint
-from svitkit.models.resolve import resolve_model
+from svitkit.models.neurons import neuron_layers
 from svitkit.models.run import forward_logits
 from tests.compress.networks import firing_checkpoint
 
 QUICK: dict[str, Any] = {"limit": 60, "settings": {"calibration_images": 60, "gate_images": 16, "audit": 1}}
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_data("digits")
-
-
-@pytest.fixture(scope="module")
-def whole() -> Checkpoint:
-    return resolve_model("digits-spikformer")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +49,28 @@ def test_the_report_tells_every_layer_and_every_candidate(greedy: tuple[Path, Co
         candidate.accuracy is not None and candidate.level != "audit" for candidate in report.bits.candidates
     )
     chosen = [each for each in report.bits.candidates if each.kept]
+    assert len({(each.bits, each.level == "audit") for each in report.bits.candidates}) == len(report.bits.candidates)
     assert min(each.parameter_bytes for each in chosen) == report.parameter_bytes_after
+
+
+def test_the_neurons_compute_in_integers_with_the_membranes_that_the_report_tells(
+    greedy: tuple[Path, CompressResult],
+) -> None:
+    report, quantization = greedy[1].report, greedy[1].checkpoint.spec.quantization
+    assert report.bits is not None
+    assert quantization is not None
+    assert report.bits.membranes in (16, 8, 4)
+    assert set(quantization.membranes) == set(neuron_layers(greedy[1].checkpoint.model))
+    assert {membrane.bits for membrane in quantization.membranes.values()} == {report.bits.membranes}
+
+
+def test_without_membranes_neurons_stay_float32(checkpoint: Checkpoint, digits: Dataset, tmp_path: Path) -> None:
+    settings = {**QUICK["settings"], "membranes": (), "widths": (8,)}
+    result = compress_model(checkpoint, digits, tmp_path / "f", method="aq4svit-greedy", limit=12, settings=settings)
+    assert result.checkpoint.spec.quantization is not None
+    assert result.report.bits is not None
+    assert result.checkpoint.spec.quantization.membranes == {}
+    assert result.report.bits.membranes is None
 
 
 def test_a_stopped_search_goes_on_to_the_same_bits(
@@ -99,7 +110,9 @@ def test_a_saving_out_of_reach_is_not_satisfied_and_the_best_is_kept(digits: Dat
         ({"method": "aq4svit-greedy", "settings": {"beam_width": 3}}, "Choose method 'aq4svit-beam'"),
         ({"method": "aq4svit-greedy", "settings": {"widths": (5, 9)}}, "widths"),
         ({"method": "aq4svit-greedy", "settings": {"calibration_images": 0}}, "calibration_images"),
-        ({"method": "aq4svit-beam", "finetune_epochs": 1}, "training would move them off"),
+        ({"method": "aq4svit-greedy", "settings": {"widths": (16, 8)}}, "widths"),
+        ({"method": "aq4svit-greedy", "settings": {"membranes": (12,)}}, "membranes"),
+        ({"method": "aq4svit-greedy", "settings": {"membranes": (8, 16)}}, "membranes must descend"),
         ({"method": "aq4svit-greedy", "bn_recalibration": 8}, "mends weights"),
         ({"method": "aq4svit-greedy", "objective": "latency"}, "saves memory only"),
     ],

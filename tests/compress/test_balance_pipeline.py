@@ -11,24 +11,12 @@ from svitkit.compress.balance import BalanceConfig
 from svitkit.compress.layer_costs import LayerCost, LayerCosts
 from svitkit.compress.pipeline import CompressResult, compress_model
 from svitkit.data.dataset import Dataset
-from svitkit.data.load import load_data
 from svitkit.errors import ConfigError
 from svitkit.macs import count_macs
 from svitkit.models.checkpoint import Checkpoint, load_checkpoint
-from svitkit.models.resolve import resolve_model
 from svitkit.models.run import example_input
 
 QUICK = {"limit": 96, "settings": {"rates": (0.3, 0.6, 0.88), "rounds": 0, "fill_tries": 1, "calibration_images": 96}}
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_data("digits")
-
-
-@pytest.fixture(scope="module")
-def whole() -> Checkpoint:
-    return resolve_model("digits-spikformer")
 
 
 @pytest.fixture(scope="module")

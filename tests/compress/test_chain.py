@@ -11,7 +11,7 @@ import pytest
 from svitkit.compress.chain import SHARES, method_chain, run_chain
 from svitkit.compress.pipeline import compress_model
 from svitkit.compress.report import PruneReport
-from svitkit.data import Dataset, load_data
+from svitkit.data import Dataset
 from svitkit.errors import ConfigError
 from svitkit.manifest import from_json
 from svitkit.models.checkpoint import Checkpoint, load_checkpoint
@@ -30,11 +30,6 @@ QUICK: dict[str, Any] = {
         "widths": (8, 2),
     },
 }
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_data("digits")
 
 
 @pytest.fixture(scope="module")

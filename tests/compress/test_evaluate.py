@@ -8,21 +8,11 @@ from svitkit.compress.evaluate import Batch, Candidates, load_batches
 from svitkit.compress.groups import find_groups
 from svitkit.compress.importance import filter_norms, keep_strongest
 from svitkit.compress.recalibrate import Recalibration
-from svitkit.data import Dataset, load_data
+from svitkit.data import Dataset
 from svitkit.models.checkpoint import Checkpoint
 from svitkit.models.plan import PrunePlan
 from svitkit.models.run import example_input
-from tests.compress.networks import firing_checkpoint, own_labels
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_data("digits")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(digits: Dataset) -> Checkpoint:
-    return firing_checkpoint("spikformer", digits)
+from tests.compress.networks import own_labels
 
 
 @pytest.fixture(scope="module")

@@ -15,24 +15,14 @@ from svitkit.compress.options import WorkOptions
 from svitkit.compress.pipeline import CompressResult, compress_model
 from svitkit.compress.report import PruneReport
 from svitkit.compress.report_table import report_table
-from svitkit.data import Dataset, load_data
+from svitkit.data import Dataset
 from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.manifest import from_json
 from svitkit.models.checkpoint import Checkpoint, load_checkpoint
 from svitkit.models.run import forward_logits
-from tests.compress.networks import firing_checkpoint, own_labels, probe
+from tests.compress.networks import own_labels, probe
 
 LOOSE: dict[str, Any] = {"method": "primesvt", "max_drop": 100.0, "min_saving": 0.2, "limit": 24}
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_data("digits")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(digits: Dataset) -> Checkpoint:
-    return firing_checkpoint("spikformer", digits)
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,11 @@ from svitkit.compress.pipeline import CompressResult, compress_model
 from svitkit.compress.quantize import quantize_network, quantize_weight, uniform_bits
 from svitkit.compress.report import PruneReport
 from svitkit.compress.report_table import report_table
-from svitkit.data import Dataset, load_data
+from svitkit.data import Dataset
 from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.manifest import Normalization, from_json
 from svitkit.models.checkpoint import Checkpoint, load_checkpoint
 from svitkit.models.run import example_input, forward_logits
-from tests.compress.networks import firing_checkpoint
 
 PLAIN = Normalization(mean=(0.0,), std=(1.0,))
 
@@ -43,16 +42,6 @@ def test_halves_are_rounded_to_even() -> None:
     found = quantize_weight(np.array([[7.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5]], np.float32), 4)
     assert found.integers.tolist() == [[7, 0, 2, 2, 0, -2, -2]]
     assert found.scale.tolist() == [1.0]
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_data("digits")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(digits: Dataset) -> Checkpoint:
-    return firing_checkpoint("spikformer", digits)
 
 
 @pytest.fixture(scope="module", params=["int8", "int4"])

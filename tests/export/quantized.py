@@ -7,7 +7,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from svitkit.compress.quantize import quantize_network, uniform_bits
+from svitkit.compress.layer_rows import linear_layers
+from svitkit.compress.membranes import membrane_grids, with_membranes
+from svitkit.compress.quantize import QuantizedNetwork, quantize_network, uniform_bits
 from svitkit.models.checkpoint import Checkpoint
 from svitkit.models.run import example_input
 
@@ -28,3 +30,13 @@ def turn_some_norms(model: nn.Module) -> None:
             with torch.no_grad():
                 module.weight[::3].neg_()
                 module.weight[1] = 0
+
+
+def quantize_neurons(checkpoint: Checkpoint, bits: int | dict[str, int], membrane_bits: int) -> Checkpoint:
+    """Rounds a network's weights and lets its neurons compute in integers."""
+    small, spec = quantize(checkpoint, bits), checkpoint.spec
+    assert small.spec.quantization is not None
+    network = QuantizedNetwork(model=small.model, spec=small.spec.quantization, weights=dict(small.quantized))
+    layers = linear_layers(checkpoint.model, example_input(spec))
+    full = with_membranes(network, layers, membrane_grids(checkpoint.model, membrane_bits))
+    return Checkpoint(model=full.model, spec=replace(spec, quantization=full.spec), quantized=full.weights)
