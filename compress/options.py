@@ -129,7 +129,8 @@ def configure(
         method: a name of ``METHODS``.
         max_drop: accuracy that may be lost, in points; None for the method's default.
         min_saving: fraction of the parameter bytes that must go; None for the method's default.
-        settings: other fields of the configuration by name; a single value may stand for a tuple of one.
+        settings: other fields of the configuration by name; a single value may stand for a tuple of one, and None for
+            one of none.
         objective: what method ``svitkit`` makes as small as accuracy allows; None for its default.
 
     Raises:
@@ -157,12 +158,15 @@ def configure(
         if name not in names:
             raise unknown_name("setting", name, names)
     several = {name for name in names if isinstance(getattr(kind(), name), tuple)}
-    wrapped = {
-        name: (value,) if name in several and isinstance(value, int | float | str) else value
-        for name, value in settings.items()
-    }
+    wrapped = {name: _several(value) if name in several else value for name, value in settings.items()}
     try:
         return kind(**given, **wrapped)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{'.'.join(map(str, first['loc']))} is {first['input']!r}: {first['msg']}.") from None
+
+
+def _several(value: object) -> object:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int | float | str) else value

@@ -65,7 +65,7 @@ def test_the_neurons_compute_in_integers_with_the_membranes_that_the_report_tell
 
 
 def test_without_membranes_neurons_stay_float32(checkpoint: Checkpoint, digits: Dataset, tmp_path: Path) -> None:
-    settings = {**QUICK["settings"], "membranes": (), "widths": (8,)}
+    settings = {**QUICK["settings"], "membranes": None, "widths": (8,)}
     result = compress_model(checkpoint, digits, tmp_path / "f", method="aq4svit-greedy", limit=12, settings=settings)
     assert result.checkpoint.spec.quantization is not None
     assert result.report.bits is not None
