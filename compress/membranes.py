@@ -19,7 +19,7 @@ from svitkit.models.neurons import lif_params, neuron_layers
 from svitkit.models.quantized import QuantizedWeight, quantizable_weight
 
 FACTOR_BITS = 8
-"""Significant bits of what turns a layer's sums into currents: so short, factors are whole numbers of a current's steps."""
+"""Significant bits of what turns a layer's sums into currents: so short, factors are whole numbers of steps."""
 
 
 def membrane_grids(model: nn.Module, bits: int) -> dict[str, Membrane]:

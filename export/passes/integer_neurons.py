@@ -2,10 +2,10 @@
 
     X = floor((M q + B) / 2^r)      M = round(2^(n+r) scale), B = round(2^(n+r) bias) + 2^(r-1)     for the sums q
 
-takes the place of ``scale q + bias``; n is :data:`svitkit.lif_integer.CURRENT_FRACTION`, so that residual streams add up
-as integers too, and r is 0 unless factors are too fine for n bits. ONNX divides towards zero: what is divided is made
-positive before. Where something else stands between the sums and the neurons, or a sum could leave int32, these round
-their currents themselves (:mod:`svitkit.onnx_lif`).
+takes the place of ``scale q + bias``; n is :data:`svitkit.lif_integer.CURRENT_FRACTION` everywhere, so that residual
+streams add up as integers too, and r is 0 unless factors are too fine for n bits. ONNX divides towards zero: what is
+divided is made positive before. Where something else stands between the sums and the neurons, or a sum could leave
+int32, these round their currents themselves (:mod:`svitkit.onnx_lif`).
 
 Source of the form: integer rescaling of Jacob et al., CVPR 2018 (arXiv 1712.05877), section 2.2.
 """
@@ -27,7 +27,7 @@ from svitkit.export.passes.hoist_means import mean_axes
 from svitkit.export.ranges import VIEWS, extents, integer_limits
 from svitkit.lif_integer import CURRENT_FRACTION, INT32_MAX, IntegerLIF, Membrane
 from svitkit.models.quantized import LARGEST_BYTE
-from svitkit.onnx_lif import LIF_DOMAIN, REAL_LIMIT, integer_attributes, lif_overload, read_lif
+from svitkit.onnx_lif import LIF_DOMAIN, integer_attributes, lif_overload, read_lif
 
 EXACT_FLOAT = 1 << 24
 """Up to here float32, in which ONNX pools, holds every integer."""
@@ -144,7 +144,7 @@ def _largest(reach: Reach) -> Reach:
 
 
 def pooled_layer(node: ir.Node, limits: Mapping[ir.Value, int]) -> _Layer | None:
-    """The layer whose sums can be pooled in the place of its currents; factors are positive, so the order is the same."""
+    """The layer whose sums can be pooled in the place of its currents: positive factors keep their order."""
     source = node.inputs[0]
     layer = None if source is None else _find_layer(source, limits)
     return layer if layer is not None and bool((_floats(layer.factor) > 0).all()) else None
@@ -251,7 +251,8 @@ class _Currents:
         if pooled is not None:
             sums = self._pooled(self._whole(pooled.sums, before), node, value, before)
             return self._layer(pooled, sums, value, before)
-        inner: list[ir.Value | None] = [self.of(given, before) for given in node.inputs[: 2 if node.op_type == "Add" else 1] if given]
+        given = node.inputs[: 2 if node.op_type == "Add" else 1]
+        inner: list[ir.Value | None] = [self.of(each, before) for each in given if each]
         if node.op_type == "Add":
             return self._compute("Add", inner, value, before)
         if node.op_type == "MaxPool":
@@ -267,9 +268,7 @@ class _Currents:
         largest = self._compute("MaxPool", [real], value, before, dtype=_TYPES.FLOAT, like=node, suffix="largest")
         return self._cast(largest, _TYPES.INT32, f"{value.name}.integers", before)
 
-    def _added_up(
-        self, inputs: list[ir.Value | None], node: ir.Node, value: ir.Value, before: ir.Node
-    ) -> ir.Value:
+    def _added_up(self, inputs: list[ir.Value | None], node: ir.Node, value: ir.Value, before: ir.Node) -> ir.Value:
         """A sum over axes, or a mean, less what is behind the point."""
         if node.op_type == "ReduceSum":
             return self._compute("ReduceSum", inputs, value, before, like=node)
@@ -332,7 +331,8 @@ class _Currents:
 def _rewrite(graph: ir.Graph, node: ir.Node, layer: IntegerLIF, currents: _Currents | None) -> None:
     """Gives a node of neurons its integers: attributes, overload, currents and potentials."""
     source, potential = node.inputs[0], node.inputs[1]
-    assert source is not None and potential is not None
+    assert source is not None
+    assert potential is not None
     for name, value in integer_attributes(layer, real=currents is None).items():
         node.attributes[name] = ir.AttrFloat32(name, value) if isinstance(value, float) else ir.AttrInt64(name, value)
     node.overload = lif_overload(layer.params, layer, real=currents is None)

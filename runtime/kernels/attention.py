@@ -106,7 +106,11 @@ class AttentionSpec:
             ("kv", self.depth * self.width, self.kv_dtype),
             ("kv_sums", -(-self.depth // BITS) * SUMS * self.width, self.sum_dtype),
         ]
-        return buffers if self.keeps_state else [*buffers, ("v_state", self.queries * self.width, state_dtype(self.params))]
+        return (
+            buffers
+            if self.keeps_state
+            else [*buffers, ("v_state", self.queries * self.width, state_dtype(self.params))]
+        )
 
 
 def _unsigned_sum(limit: int) -> str:

@@ -210,7 +210,7 @@ def shifted(value: Expr, drop: int, lift: int) -> Expr:
 
 
 def charge(x: Expr, v: Expr, neuron: Neuron) -> Expr:
-    """Membrane potential before firing: the operations of svitkit.lif.lif_step or integer_lif_step, in the same order."""
+    """Membrane potential before firing: the operations of lif_step or integer_lif_step, in the same order."""
     if isinstance(neuron, IntegerLIF):
         drive = x if neuron.gain == 1 else x * T.int32(neuron.gain)
         return drive + v * T.int32(neuron.keep)

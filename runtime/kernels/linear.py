@@ -182,9 +182,7 @@ class Epilogue:
         number = row_major(where, shape.out_extents) * shape.outputs + self.first
         potentials = vectors(self.channels, potential_dtype(lif))
         state = self.b.get("v_state")
-        write(
-            potentials, lambda at, j: resting(lif) if state is None else from_state(state[number + at + j], lif)
-        )
+        write(potentials, lambda at, j: resting(lif) if state is None else from_state(state[number + at + j], lif))
 
         def step(t: Expr, total: Value) -> None:
             before = read(potentials)

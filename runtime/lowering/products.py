@@ -150,8 +150,8 @@ def _defer(state: Lowering, linear: Linear) -> None:
 def absorb(state: Lowering, node: Node, operator: str) -> bool:
     """Takes a constant per output channel into a waiting layer.
 
-    Sums of int8 weights take a factor and then a bias, float32 sums a bias. Where these are int32, they may stand behind
-    a pooling of the sums, and a division by a power of two and a subtraction may follow.
+    Sums of int8 weights take a factor and then a bias, float32 sums a bias. Where these are int32, they may stand
+    behind a pooling of the sums, and a division by a power of two and a subtraction may follow.
 
     Returns:
         Whether the node is done with.
@@ -163,7 +163,8 @@ def absorb(state: Lowering, node: Node, operator: str) -> bool:
         waiting = state.waiting.get(view.buffer)
         linear = state.waiting.get(waiting.x.buffer) if isinstance(waiting, Pooled) else waiting
         behind = linear is not waiting
-        if not isinstance(linear, Linear) or (behind and (array.dtype != np.int32 or operator == "mul" and array.min() < 1)):
+        fits = array.dtype == np.int32 and (operator != "mul" or array.min() > 0)
+        if not isinstance(linear, Linear) or (behind and not fits):
             continue
         if not _take(linear, operator, view, array, divides=constant == node.inputs[1]):
             continue
