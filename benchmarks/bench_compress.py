@@ -23,10 +23,11 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Protocol, TypeVar
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -37,7 +38,7 @@ from benchmarks.compress_costs import measure_costs
 from benchmarks.compress_methods import Advance, Compressed, Task, compress_with, method_names
 from benchmarks.compress_subject import Bench, prepare
 from benchmarks.compress_views import markdown, plot, print_table
-from benchmarks.compressions import Compression, read_lines
+from benchmarks.compressions import Compression, from_dict, read_lines
 from benchmarks.peers import UnavailableError, first_line
 from svitkit.cli.output import progress
 from svitkit.compress.evaluate import load_batches
@@ -52,7 +53,18 @@ PAPER_SAVING = 0.2668
 SEED = 0
 
 
-def measure(method: str, bench: Bench, advance: Advance) -> Compression:
+class Told(Protocol):
+    """A report of one method."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns its JSON object."""
+        ...
+
+
+Report = TypeVar("Report", bound=Told)
+
+
+def measure(method: str, advance: Advance, *, bench: Bench) -> Compression:
     """Compresses with one method and measures what came of it.
 
     Raises:
@@ -136,18 +148,27 @@ def check_names(methods: str | None) -> list[str]:
     """
     if methods is None:
         return [name for name in method_names() if name not in INTEGER_METHODS]
+    return known_names(methods, method_names())
+
+
+def known_names(methods: str, known: Sequence[str]) -> list[str]:
+    """Divides names at their commas.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
     names = [name.strip() for name in methods.split(",")]
     for name in names:
-        if name not in method_names():
-            raise unknown_name("method", name, method_names())
+        if name not in known:
+            raise unknown_name("method", name, known)
     return names
 
 
-def run_all(names: list[str], bench: Bench, *, as_json: bool) -> Iterator[Compression]:
+def run_all(names: list[str], measured: Callable[[str, Advance], Report], *, as_json: bool) -> Iterator[Report]:
     """Measures one method after the other, and prints what came of each if that is asked for."""
     for name in names:
         with progress() as advance:
-            result = measure(name, bench, advance)
+            result = measured(name, advance)
         if as_json:
             print(json.dumps(result.to_dict()), flush=True)
         yield result
@@ -174,7 +195,7 @@ def main(
     torch.set_num_threads(1)
     try:
         if read is not None:
-            results = read_lines(read)
+            results = read_lines(read, from_dict)
         else:
             names = check_names(methods)
             with tempfile.TemporaryDirectory(prefix="svitkit-") as work:
@@ -188,7 +209,7 @@ def main(
                     rounds=rounds,
                     work=Path(work),
                 )
-                results = list(run_all(names, bench, as_json=as_json))
+                results = list(run_all(names, partial(measure, bench=bench), as_json=as_json))
     except SvitError as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

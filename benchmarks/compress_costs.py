@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,21 @@ INSPECTED_IMAGES = 16
 TIMED_IMAGES = 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """A bundle that was built for this machine and run here, batch 1, one thread.
+
+    Attributes:
+        bundle: its folder.
+        latency_ms: median.
+        peak_bytes: ``VmHWM`` of svit-run.
+    """
+
+    bundle: Path
+    latency_ms: float
+    peak_bytes: int
+
+
 def measure_costs(
     original: Checkpoint, smaller: Checkpoint, data: Dataset, folders: tuple[Path, Path], *, rounds: int
 ) -> tuple[Cost, Cost, dict[str, str]]:
@@ -42,21 +58,42 @@ def measure_costs(
     """
     before, after = static_cost(original, data), static_cost(smaller, data)
     try:
-        bundles = [_bundle(network, data, folder) for network, folder in zip((original, smaller), folders, strict=True)]
+        ran = run_in_turn((original, smaller), data, folders, rounds=rounds)
     except SvitError as error:
         return before, after, {"latency_ms": first_line(error)}
+    before, after = (
+        replace(cost, latency_ms=each.latency_ms, peak_bytes=each.peak_bytes)
+        for cost, each in zip((before, after), ran, strict=True)
+    )
+    return before, after, {}
+
+
+def run_in_turn(
+    networks: Sequence[Checkpoint], data: Dataset, folders: Sequence[Path], *, rounds: int
+) -> tuple[Ran, ...]:
+    """Builds networks, times them in turn, and runs each in a process of its own.
+
+    Args:
+        networks: fitting the same data.
+        data: the data.
+        folders: where the artefacts of each are; what is there is not built again.
+        rounds: how often each of 4 test images is timed.
+
+    Raises:
+        SvitError: a network cannot be built, or not run.
+    """
+    bundles = [_bundle(network, data, folder) for network, folder in zip(networks, folders, strict=True)]
     inputs = samples(data, "test", read_metadata(folders[0] / "model.onnx"), limit=TIMED_IMAGES)
     runtimes = {str(bundle): Session(bundle, threads=1).run for bundle in bundles}
     passed, _ = time_in_turn(runtimes, list(inputs), rounds)
-    before, after = (
-        replace(
-            cost,
+    return tuple(
+        Ran(
+            bundle=bundle,
             latency_ms=float(np.median(passed[str(bundle)])),
             peak_bytes=run_program(bundle, inputs).peak_bytes,
         )
-        for cost, bundle in zip((before, after), bundles, strict=True)
+        for bundle in bundles
     )
-    return before, after, {}
 
 
 def _bundle(network: Checkpoint, data: Dataset, folder: Path) -> Path:

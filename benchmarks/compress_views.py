@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -30,24 +31,12 @@ WIDTH = 140
 
 def print_table(results: Sequence[Compression]) -> None:
     """Prints a row for every method, and below what is missing or had to be done."""
-    table = Table(*HEADS, title=_title(results))
-    for result in results:
-        table.add_row(*_cells(result))
-    console = Console(width=max(Console().width, WIDTH))
-    console.print(table, *_reasons(results), sep="\n", highlight=False)
+    terminal_table(_title(results), HEADS, [_cells(result) for result in results], list_reasons(results))
 
 
 def markdown(results: Sequence[Compression]) -> str:
     """Returns a table with a row for every method, and what is missing or had to be done below it."""
-    lines = [
-        _title(results),
-        "",
-        _row(HEADS),
-        _row(["---", "---", *["---:"] * (len(HEADS) - 2)]),
-        *(_row(_cells(result)) for result in results),
-    ]
-    reasons = _reasons(results)
-    return "\n".join([*lines, *([""] if reasons else []), *(f"- {reason}" for reason in reasons)])
+    return markdown_table(_title(results), HEADS, [_cells(result) for result in results], list_reasons(results))
 
 
 def plot(path: Path, results: Sequence[Compression]) -> None:
@@ -91,6 +80,23 @@ def plot(path: Path, results: Sequence[Compression]) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
+def terminal_table(
+    title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], *, width: int = WIDTH
+) -> None:
+    """Prints rows, and notes below them, at least so many characters wide."""
+    table = Table(*heads, title=title)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=max(Console().width, width))
+    console.print(table, *notes, sep="\n", highlight=False)
+
+
+def markdown_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    """Returns rows as a table in Markdown, with notes below it; all columns but the first two hold numbers."""
+    lines = [title, "", *(_row(row) for row in (heads, ["---", "---", *["---:"] * (len(heads) - 2)], *rows))]
+    return "\n".join([*lines, *([""] if notes else []), *(f"- {note}" for note in notes)])
+
+
 def _title(results: Sequence[Compression]) -> str:
     first = results[0]
     images = sorted({(result.data, result.validation_images, result.test_images) for result in results})
@@ -109,25 +115,28 @@ def _cells(result: Compression) -> list[str]:
         result.network,
         result.method,
         f"{100 * result.memory_saving:.1f} %" + ("" if result.satisfied else " (constraint missed)"),
-        _number(result.accuracy_before),
-        _change(result.accuracy_after, result.accuracy_before),
-        _change(result.accuracy_finetuned, result.accuracy_before),
+        format_number(result.accuracy_before),
+        format_change(result.accuracy_after, result.accuracy_before),
+        format_change(result.accuracy_finetuned, result.accuracy_before),
         f"{after.macs / 1e6:.1f} M (-{1 - after.macs / before.macs:.0%})",
-        _ratio(before.latency_ms, after.latency_ms, 1) + _predicted(result.predicted_speedup),
-        _ratio(before.peak_bytes, after.peak_bytes, MIB),
-        f"{_number(result.search_s, 0)} ({_number(result.search_cpu_s, 0)})",
+        format_ratio(before.latency_ms, after.latency_ms, 1) + _predicted(result.predicted_speedup),
+        format_ratio(before.peak_bytes, after.peak_bytes, MIB),
+        f"{format_number(result.search_s, 0)} ({format_number(result.search_cpu_s, 0)})",
     ]
 
 
-def _number(value: float | None, digits: int = 2) -> str:
+def format_number(value: float | None, digits: int = 2) -> str:
+    """Writes a number, or a dash for none."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _change(value: float | None, before: float | None) -> str:
+def format_change(value: float | None, before: float | None) -> str:
+    """Writes a number, and in brackets how far it is from another."""
     return "-" if value is None or before is None else f"{value:.2f} ({value - before:+.2f})"
 
 
-def _ratio(before: float | None, after: float | None, unit: int) -> str:
+def format_ratio(before: float | None, after: float | None, unit: int) -> str:
+    """Writes a number in units, and in brackets how many times as much it was before."""
     return "-" if before is None or after is None else f"{after / unit:.2f} ({before / after:.2f}x)"
 
 
@@ -135,7 +144,21 @@ def _predicted(speedup: float | None) -> str:
     return "" if speedup is None else f", {speedup:.2f}x predicted"
 
 
-def _reasons(results: Sequence[Compression]) -> list[str]:
+class Explained(Protocol):
+    """What a report of any method says."""
+
+    @property
+    def network(self) -> str: ...  # noqa: D102
+
+    @property
+    def method(self) -> str: ...  # noqa: D102
+
+    @property
+    def reasons(self) -> dict[str, str]: ...  # noqa: D102
+
+
+def list_reasons(results: Sequence[Explained]) -> list[str]:
+    """Says of every method what is missing or had to be done."""
     return [
         f"{result.network}, {result.method}: {key}: {reason}"
         for result in results

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from svitkit.errors import ConfigError
+
+Report = TypeVar("Report")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,15 +113,19 @@ def from_dict(content: dict[str, Any]) -> Compression:
     return Compression(**content, **costs, points=points)
 
 
-def read_lines(path: Path) -> list[Compression]:
-    """Reads what ``bench_compress.py --json`` printed.
+def read_lines(path: Path, read: Callable[[dict[str, Any]], Report]) -> list[Report]:
+    """Reads what a benchmark printed with ``--json``.
+
+    Args:
+        path: the file.
+        read: makes a report of one line's object.
 
     Raises:
         ConfigError: the file is missing or empty, or a line is something else.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        found = [from_dict(json.loads(line)) for line in lines]
+        found = [read(json.loads(line)) for line in lines]
     except OSError as error:
         raise ConfigError(f"cannot read '{path}': {error.strerror}.") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:

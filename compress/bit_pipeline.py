@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,26 @@ class FoundBits:
         return with_plan_membranes(network, self.rounding, self.outcome.plan)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedSearch:
+    """A search that can begin.
+
+    Attributes:
+        search: with all that measures candidates.
+        layers: those that can be quantized, in the order of execution.
+        rounding: makes the candidates.
+    """
+
+    search: BitSearch
+    layers: tuple[str, ...]
+    rounding: CalibratedRounding
+
+    def found(self, outcome: BitOutcome) -> FoundBits:
+        """Builds the network that a search found."""
+        network = build(self.rounding, outcome.plan)
+        return FoundBits(search=self.search, outcome=outcome, rounding=self.rounding, network=network)
+
+
 def search_bits(
     checkpoint: Checkpoint,
     data: Dataset,
@@ -52,7 +73,27 @@ def search_bits(
     work: WorkOptions,
     progress: Callable[[str, int, int], None],
 ) -> FoundBits:
-    """Searches how many bits every layer gets (:mod:`svitkit.compress.aq4svit`).
+    """Searches how many bits every layer gets (:mod:`svitkit.compress.aq4svit`), as :func:`prepare_search` is told."""
+    with prepare_search(
+        checkpoint, data, validation, config, journal=journal, baseline=baseline, work=work, progress=progress
+    ) as prepared:
+        outcome = prepared.search.run(prepared.layers)
+    return prepared.found(outcome)
+
+
+@contextmanager
+def prepare_search(
+    checkpoint: Checkpoint,
+    data: Dataset,
+    validation: list[Batch],
+    config: AQ4SViTConfig,
+    *,
+    journal: Journal,
+    baseline: Measurement,
+    work: WorkOptions,
+    progress: Callable[[str, int, int], None],
+) -> Iterator[PreparedSearch]:
+    """Calibrates, and yields a search whose executors are closed in the end.
 
     Args:
         checkpoint: the network; it is not changed.
@@ -66,7 +107,7 @@ def search_bits(
     """
     model, spec = checkpoint.model, checkpoint.spec
     example = example_input(spec)
-    layers, counts = list(uniform_bits(model, example, max(config.widths))), layer_parameters(model, example)
+    layers, counts = tuple(uniform_bits(model, example, max(config.widths))), layer_parameters(model, example)
     progress("calibrate", 0, 1)
     images = load_batches(data, "train", timesteps=spec.timesteps, limit=config.calibration_images)
     calibration = torch.cat([x for x, _ in images], 1)
@@ -89,5 +130,4 @@ def search_bits(
             original_bytes=spec.original_parameter_bytes or baseline.parameter_bytes,
             progress=progress,
         )
-        outcome = search.run(layers)
-    return FoundBits(search=search, outcome=outcome, rounding=rounding, network=build(rounding, outcome.plan))
+        yield PreparedSearch(search=search, layers=layers, rounding=rounding)
