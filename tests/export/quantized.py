@@ -32,11 +32,13 @@ def turn_some_norms(model: nn.Module) -> None:
                 module.weight[1] = 0
 
 
-def quantize_neurons(checkpoint: Checkpoint, bits: int | dict[str, int], membrane_bits: int) -> Checkpoint:
-    """Rounds a network's weights and lets its neurons compute in integers."""
+def quantize_neurons(
+    checkpoint: Checkpoint, bits: int | dict[str, int], membrane_bits: int, *, short: bool = True
+) -> Checkpoint:
+    """Rounds a network's weights and lets its neurons compute in integers; ``short`` rounds scales too."""
     small, spec = quantize(checkpoint, bits), checkpoint.spec
     assert small.spec.quantization is not None
     network = QuantizedNetwork(model=small.model, spec=small.spec.quantization, weights=dict(small.quantized))
-    layers = linear_layers(checkpoint.model, example_input(spec))
+    layers = linear_layers(checkpoint.model, example_input(spec)) if short else ()
     full = with_membranes(network, layers, membrane_grids(checkpoint.model, membrane_bits))
     return Checkpoint(model=full.model, spec=replace(spec, quantization=full.spec), quantized=full.weights)

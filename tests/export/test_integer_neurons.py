@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -24,6 +25,7 @@ from svitkit.compress.membranes import membrane_grids
 from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.export.metadata import read_metadata
 from svitkit.export.pipeline import export_onnx
+from svitkit.export.ranges import integer_limits
 from svitkit.export.verify import compare
 from svitkit.lif import LIFParams
 from svitkit.lif_integer import (
@@ -285,9 +287,13 @@ def constants_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Division:
-    """``(sums * factor + bias) / divisor - lift`` in a file; the sums are those of a convolution, perhaps pooled."""
+    """``(sums * factor + bias) / divisor - lift`` in a file.
 
-    weight: Integers
+    Attributes:
+        reach: largest sums of the convolution, perhaps pooled, by channel.
+    """
+
+    reach: Integers
     factor: Integers
     bias: Integers
     divisor: int
@@ -297,6 +303,7 @@ class Division:
 def divisions(model: onnx.ModelProto) -> Iterator[Division]:
     """Finds them all; a mean divides a sum over axes and is none of them."""
     known = constants_of(model)
+    limits = {value.name: limit for value, limit in integer_limits(ir.from_proto(model).graph).items()}
     by_output = {name: node for node in model.graph.node for name in node.output}
     by_input = {name: node for node in model.graph.node for name in node.input}
     for node in model.graph.node:
@@ -311,7 +318,19 @@ def divisions(model: onnx.ModelProto) -> Iterator[Division]:
         constants = [known[name] for name in (scaled.input[1], divided.input[1], node.input[1], lowered.input[1])]
         assert {constant.dtype for constant in constants} == {np.dtype(np.int32)}
         factor, bias, divisor, lift = (constant.astype(np.int64) for constant in constants)
-        yield Division(known[source.input[1]].astype(np.int64), factor, bias, int(divisor), -int(lift))
+        counted = by_output[source.input[0]].input[0]
+        weight = known[source.input[1]].astype(np.int64)
+        reach = abs(weight.reshape(len(weight), -1)).sum(axis=1) * limits.get(counted, LARGEST_BYTE)
+        yield Division(reach, factor, bias, int(divisor), -int(lift))
+
+
+def assert_fits_int32(division: Division) -> Integers:
+    """No intermediate result leaves int32; returns the largest products by channel."""
+    products = division.reach * abs(division.factor).ravel()
+    assert (products + abs(division.bias).ravel() <= INT32_MAX).all()
+    assert division.lift * division.divisor <= INT32_MAX
+    assert division.divisor in 2 ** np.arange(1, 31)
+    return np.asarray(products)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -320,13 +339,19 @@ def test_factors_too_fine_for_their_steps_are_divided_within_int32(exported: Any
     found = list(divisions(onnx.load(path)))
     assert found
     for division in found:
-        reach = abs(division.weight.reshape(len(division.weight), -1)).sum(axis=1) * LARGEST_BYTE
-        products = reach * abs(division.factor).ravel()
-        assert (products + abs(division.bias).ravel() <= INT32_MAX).all()
+        products = assert_fits_int32(division)
         assert (division.bias.ravel() >= products).all()  # ONNX divides towards zero
-        assert division.lift * division.divisor <= INT32_MAX
-        assert division.divisor in 2 ** np.arange(1, 31)
     assert_agrees(path, checkpoint, 8 * images(10))
+
+
+def test_factors_of_any_length_are_divided_by_as_much_as_int32_allows(tmp_path: Path) -> None:
+    checkpoint = quantize_neurons(build("spikformer"), 8, 16, short=False)
+    export_onnx(checkpoint, tmp_path / "long.onnx")
+    found = list(divisions(onnx.load(tmp_path / "long.onnx")))
+    assert len(found) > 3
+    assert max(assert_fits_int32(division).max() for division in found) > INT32_MAX // 16
+    first = compare(tmp_path / "long.onnx", checkpoint, images(20)).layers[0]
+    assert first.agreement > 0.9999  # those behind it read other spikes
 
 
 def test_norms_of_any_sign_give_the_same_spikes(tmp_path: Path) -> None:

@@ -281,7 +281,7 @@ every_neuron = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize("form", ["fused", "divided", "pooled", "alone"])
+@pytest.mark.parametrize("form", ["fused", "fused, divided", "pooled", "pooled, divided", "alone"])
 @pytest.mark.parametrize("keeps_state", [False, True])
 @every_neuron
 def test_integer_neurons_equal_the_definition(
@@ -289,7 +289,7 @@ def test_integer_neurons_equal_the_definition(
 ) -> None:
     neuron = layer_of(bits, v_reset, decay_input)
     x, weight, rng = drive(), random_weight(), np.random.default_rng(4)
-    drop = 3 if form == "divided" else 0
+    drop = 3 if "divided" in form else 0
     factor = rng.integers(100, 400, (1, OUTPUTS, 1, 1)).astype(np.int32) << drop
     factor += drop and rng.integers(0, 8, factor.shape).astype(np.int32)
     bias = rng.integers(-20000, 40000, factor.shape).astype(np.int32)
@@ -300,15 +300,15 @@ def test_integer_neurons_equal_the_definition(
     constants["bias"] = (bias << drop) + ((lift << drop) + (1 << drop) // 2 if drop else 0)
     constants["bias"] = constants["bias"].astype(np.int32)
     nodes, last, current = sums_of("w"), "sums_w", scaled
-    if form == "pooled":
+    if "pooled" in form:
         pool = node("MaxPool", "real_w", "pooled_w", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
         nodes += [node("Cast", "sums_w", "real_w", to=FLOAT), pool, node("Cast", "pooled_w", "max_w", to=INT32)]
         last, current = "max_w", F.max_pool2d(torch.from_numpy(scaled).double(), 3, 2, 1).numpy().astype(np.int64)
     nodes += [node("Mul", f"{last} factor", "scaled"), node("Add", "scaled bias", "biased")]
     last = "biased"
-    if form == "divided":
+    if drop:
         nodes += [node("Div", "biased large", "quotient"), node("Add", "quotient lift", "lowered")]
-        last, current = "lowered", (scaled + (1 << drop) // 2) >> drop
+        last, current = "lowered", (current + (1 << drop) // 2) >> drop
     if form == "alone":
         nodes += [node("Add", "biased biased", "doubled")]
         last, current = "doubled", 2 * scaled
@@ -329,7 +329,7 @@ def test_integer_neurons_equal_the_definition(
     np.testing.assert_array_equal(np.concatenate(got).reshape(wanted.shape), wanted)
     for buffer in player.program.states:
         assert (buffer.dtype == STATE_DTYPES[bits]) == (buffer.name == "fired.v")
-    kernel = {"pooled": "max_pool_lif", "alone": "lif"}.get(form, "event_int8_conv_lif")
+    kernel = {"pooled": "max_pool_lif", "alone": "lif"}.get(form.split(",")[0], "event_int8_conv_lif")
     assert kernel in player.kernels()[1:]
 
 
@@ -345,3 +345,13 @@ def test_integer_neurons_round_real_currents_to_even(bits: int, v_reset: float |
     wanted = by_definition(np.rint(x.astype(np.float64) * 2**CURRENT_FRACTION).astype(np.int64), neuron)
     assert 0.02 < wanted.mean() < 0.98
     np.testing.assert_array_equal(player.run(x).reshape(wanted.shape), wanted)
+
+
+def test_a_tie_below_an_odd_threshold_does_not_fire() -> None:
+    params = LIFParams(v_threshold=49153 / 2**CURRENT_FRACTION, decay_input=False)
+    neuron = IntegerLIF(params=params, membrane=Membrane(bits=8, fraction=6), current_fraction=CURRENT_FRACTION)
+    x = (np.full((1, 1, 2, 8), 49152.5) + np.array([[0.0], [1.0]])).astype(np.float32) / 2**CURRENT_FRACTION
+    nodes = [node("LIF", "input rest", "fired", params=params, integer=neuron), node("Mul", "fired one", "logits")]
+    constants = known(rest=np.zeros((), np.int8))
+    player = Player(graph(nodes, input_shape=x.shape, output_shape=x.shape, constants=constants))
+    np.testing.assert_array_equal(player.run(x).reshape(2, 8), [[0] * 8, [1] * 8])
