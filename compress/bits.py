@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from svitkit.lif_integer import MembraneBits
+
 WIDTHS = (8, 6, 4, 3, 2)
 
 
@@ -20,7 +22,7 @@ class BitPlan:
     """
 
     layers: tuple[tuple[str, int], ...]
-    membranes: int | None = None
+    membranes: MembraneBits | None = None
 
     def bits(self) -> dict[str, int]:
         """Returns the bits by layer."""

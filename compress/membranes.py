@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,37 +14,37 @@ from torch import nn
 
 from svitkit.compress.layer_rows import LinearLayer
 from svitkit.compress.quantize import QuantizedNetwork
-from svitkit.lif_integer import LARGEST_FRACTION, MEMBRANE_BITS, Membrane, why_not_integer
+from svitkit.lif_integer import LARGEST_FRACTION, Membrane, MembraneBits, why_not_integer
 from svitkit.models.membranes import quantize_membranes
 from svitkit.models.neurons import lif_params, neuron_layers
 from svitkit.models.quantized import QuantizedWeight, quantizable_weight
 
+HEADROOM: dict[MembraneBits, int] = {16: 3, 8: 1, 4: 0}
+"""Bits of a potential above the threshold."""
 FACTOR_BITS = 8
 """Significant bits of what turns a layer's sums into currents: so short, factors are whole numbers of steps."""
 
 
-def membrane_grids(model: nn.Module, bits: int) -> dict[str, Membrane]:
+def membrane_grids(model: nn.Module, bits: MembraneBits) -> dict[str, Membrane]:
     """Chooses grids of potentials: from -t to t for a threshold up to t, a power of two, and finer the more bits.
 
-    16 bits reach to -8 t, 8 bits to -2 t. What leaves the grid is cut off; below 0 that makes a silenced neuron recover
+    16 bits reach to 8 t, 8 bits to 2 t. What leaves the grid is cut off; below 0 that makes a silenced neuron recover
     earlier.
 
     Args:
         model: the network.
-        bits: 16, 8 or 4.
+        bits: of a potential.
 
     Returns:
         A grid for every layer of neurons that can compute in integers.
     """
-    headroom = MEMBRANE_BITS[::-1].index(bits)
     grids = {}
     for name, node in neuron_layers(model).items():
         params = lif_params(node, name)
         if why_not_integer(params) is None:
-            whole = int(np.ceil(np.log2(params.v_threshold)))
-            extra = {0: 0, 1: 1, 2: 3}[headroom]
-            fraction = min(max(bits - 1 - whole - extra, 0), LARGEST_FRACTION)
-            grids[name] = Membrane(bits=bits, fraction=fraction)  # type: ignore[arg-type]
+            reach = math.ceil(math.log2(params.v_threshold)) + HEADROOM[bits]
+            fraction = min(max(bits - 1 - reach, 0), LARGEST_FRACTION)
+            grids[name] = Membrane(bits=bits, fraction=fraction)
     return grids
 
 

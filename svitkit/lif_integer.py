@@ -33,6 +33,9 @@ MEMBRANE_BITS: tuple[MembraneBits, ...] = (16, 8, 4)
 LARGEST_FRACTION = 14
 CURRENT_FRACTION = 16
 """Bits behind the point of a current, the same in the whole of a network."""
+LARGEST_TAU = 16
+THRESHOLDS = (2.0**-8, 8.0)
+"""With these and taus up to ``LARGEST_TAU``, currents up to 1024 leave every sum in 32 bits."""
 STATE_DTYPES = {16: "int16", 8: "int8", 4: "int8"}
 INT32_MAX = 2**31 - 1
 Integers = NDArray[Any]
@@ -63,12 +66,13 @@ class Membrane:
 
 def why_not_integer(params: LIFParams) -> str | None:
     """Returns what keeps a layer of neurons from being computed in integers, or None."""
-    if frexp(params.tau)[0] != 0.5:
-        return f"tau is {params.tau:g}, which is no power of two"
+    if frexp(params.tau)[0] != 0.5 or params.tau > LARGEST_TAU:
+        return f"tau is {params.tau:g}, which is no power of two up to {LARGEST_TAU}"
     if params.v_reset:
         return f"v_reset is {params.v_reset:g}, wanted 0 or a soft reset"
-    if params.v_threshold <= 0:
-        return f"v_threshold is {params.v_threshold:g}, which is not above the resting potential"
+    low, high = THRESHOLDS
+    if not low <= params.v_threshold <= high:
+        return f"v_threshold is {params.v_threshold:g}, wanted {low:g} to {high:g} above the resting potential 0"
     return None
 
 

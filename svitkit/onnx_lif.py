@@ -315,4 +315,4 @@ def _integer(params: LIFParams, values: Mapping[str, float | int]) -> IntegerLIF
     if not fraction <= current_fraction <= CURRENT_FRACTION:
         return None
     integer = IntegerLIF(params=params, membrane=membrane, current_fraction=current_fraction)
-    return integer if integer.room(0.0) <= INT32_MAX else None
+    return integer if integer.room(REAL_LIMIT if "steps" in values else 0.0) <= INT32_MAX else None

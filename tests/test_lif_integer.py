@@ -14,12 +14,17 @@ from svitkit.lif import LIFParams, lif
 from svitkit.lif_integer import (
     CURRENT_FRACTION,
     INT32_MAX,
+    LARGEST_FRACTION,
+    LARGEST_TAU,
+    MEMBRANE_BITS,
+    THRESHOLDS,
     IntegerLIF,
     Integers,
     Membrane,
     integer_lif_step,
     why_not_integer,
 )
+from svitkit.onnx_lif import REAL_LIMIT
 
 FINEST = {16: 14, 8: 7, 4: 3}
 KINDS = list(itertools.product((16, 8, 4), (2.0, 4.0), (0.0, None), (True, False)))
@@ -159,15 +164,35 @@ def test_no_sum_is_larger_than_room_says(bits: int, tau: float, v_reset: float |
         (LIFParams(), None),
         (LIFParams(tau=16.0, v_reset=None, decay_input=False, v_threshold=0.3), None),
         (LIFParams(v_reset=-0.0), None),
-        (LIFParams(tau=3.0), "tau is 3, which is no power of two"),
-        (LIFParams(tau=1.5), "tau is 1.5, which is no power of two"),
+        (LIFParams(tau=3.0), "tau is 3, which is no power of two up to 16"),
+        (LIFParams(tau=1.5), "tau is 1.5, which is no power of two up to 16"),
+        (LIFParams(tau=32.0), "tau is 32, which is no power of two up to 16"),
         (LIFParams(v_reset=0.1), "v_reset is 0.1, wanted 0 or a soft reset"),
-        (LIFParams(v_threshold=0.0), "v_threshold is 0, which is not above the resting potential"),
-        (LIFParams(v_threshold=-1.0), "v_threshold is -1, which is not above the resting potential"),
+        (LIFParams(v_threshold=0.0), "v_threshold is 0, wanted 0.00390625 to 8 above the resting potential 0"),
+        (LIFParams(v_threshold=-1.0), "v_threshold is -1, wanted 0.00390625 to 8 above the resting potential 0"),
+        (
+            LIFParams(v_threshold=2.0**-18),
+            "v_threshold is 3.8147e-06, wanted 0.00390625 to 8 above the resting potential 0",
+        ),
+        (LIFParams(v_threshold=20.0), "v_threshold is 20, wanted 0.00390625 to 8 above the resting potential 0"),
     ],
 )
 def test_what_keeps_neurons_from_integers_is_said(params: LIFParams, says: str | None) -> None:
     assert why_not_integer(params) == says
+
+
+@pytest.mark.parametrize("bits", MEMBRANE_BITS)
+@pytest.mark.parametrize("v_threshold", THRESHOLDS)
+@pytest.mark.parametrize("decay_input", [True, False])
+def test_currents_that_are_rounded_by_the_neurons_leave_no_int32(
+    bits: int, v_threshold: float, decay_input: bool
+) -> None:
+    params = LIFParams(tau=float(LARGEST_TAU), v_threshold=v_threshold, decay_input=decay_input)
+    headroom = {16: 3, 8: 1, 4: 0}[bits]
+    fraction = min(max(bits - 1 - int(np.log2(v_threshold)) - headroom, 0), LARGEST_FRACTION)
+    membrane = Membrane(bits=bits, fraction=fraction)  # type: ignore[arg-type]
+    neuron = IntegerLIF(params=params, membrane=membrane, current_fraction=CURRENT_FRACTION)
+    assert neuron.room(REAL_LIMIT) <= INT32_MAX
 
 
 @pytest.mark.parametrize(("bits", "low", "high"), [(16, -32768, 32767), (8, -128, 127), (4, -8, 7)])

@@ -85,6 +85,12 @@ class _Reaches:
         except _RealError:
             return None
 
+    def steps_of(self, layer: _Layer, steps: float) -> float:
+        """Returns the largest magnitude of a layer's result in integers, its constants rounded to them."""
+        scaled = self._reach(layer.sums) * np.abs(np.rint(_floats(layer.factor) * steps))
+        biased = scaled if layer.bias is None else scaled + np.abs(np.rint(_floats(layer.bias) * steps))
+        return float(biased.max())
+
     def _reach(self, value: ir.Value | None) -> Reach:
         if value is None:
             raise _RealError
@@ -278,9 +284,9 @@ class _Currents:
 
     def _layer(self, layer: _Layer, sums: ir.Value, value: ir.Value, before: ir.Node) -> ir.Value:
         """Factor, bias and, if the factor needs it, a division."""
-        bound = float(self.reaches.bound(value) or 0.0)
-        drop = _drop(layer, bound)
-        steps, lift = STEPS * 2.0**drop, math.ceil(bound * STEPS) + 1 if drop else 0
+        drop = _drop(layer, float(self.reaches.bound(value) or 0.0))
+        steps = STEPS * 2.0**drop
+        lift = math.ceil(self.reaches.steps_of(layer, steps) / (1 << drop)) + 1 if drop else 0
         scaled = self._compute("Mul", [sums, self._constant(layer.factor, steps)], value, before, suffix="scaled")
         plus = (lift << drop) + (1 << drop) // 2
         if layer.bias is not None:

@@ -350,6 +350,7 @@ def test_factors_of_any_length_are_divided_by_as_much_as_int32_allows(tmp_path: 
     found = list(divisions(onnx.load(tmp_path / "long.onnx")))
     assert len(found) > 3
     assert max(assert_fits_int32(division).max() for division in found) > INT32_MAX // 16
+    assert all((division.bias.ravel() >= assert_fits_int32(division)).all() for division in found)
     first = compare(tmp_path / "long.onnx", checkpoint, images(20)).layers[0]
     assert first.agreement > 0.9999  # those behind it read other spikes
 
