@@ -1,8 +1,9 @@
 """Candidates measured on a Ray cluster, several at once.
 
 The network, the images and the repair go to the cluster's object store once; every worker, a process with one CPU,
-takes its copy from there and then gets plans. A worker that dies is replaced, and its plan given to another. Results
-come back to the search, which alone writes the journal.
+takes its copy from there and then gets plans. A search has several executors (accuracy, divergence, drift); all that
+are open in a process share the workers, for a worker that waits holds its CPU too. A worker that dies is replaced, and
+its plan given to another. Results come back to the search, which alone writes the journal.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import socket
 import warnings
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
+from itertools import count
 from typing import Any, Generic
 
 from svitkit.compress.executor import Measures, Plan, Wanted
@@ -22,18 +24,72 @@ MOST_DEATHS = 3
 CONNECT_S = 10.0
 
 
-class Worker(Generic[Plan]):
+class Worker:
     """What runs in a process of the cluster."""
 
-    def __init__(self, candidates: Measures[Plan]) -> None:
+    def __init__(self) -> None:
         import torch
 
         torch.set_num_threads(1)
-        self._candidates = candidates
+        self._known: dict[int, Any] = {}
 
-    def measure(self, plan: Plan, floor: float | None) -> Measurement:
-        """Measures one candidate."""
-        return self._candidates.measure(plan, floor=floor)
+    def measure(self, number: int, shared: Sequence[Any], plan: Any, floor: float | None) -> Measurement:
+        """Measures one candidate of an executor, whose share it takes from the store the first time.
+
+        Args:
+            number: of the executor.
+            shared: where its candidates lie in the store.
+            plan: what is removed or rounded.
+            floor: percent; how far below it the accuracy is need not be known.
+        """
+        import ray
+
+        if number not in self._known:
+            self._known[number] = ray.get(shared[0])
+        measurement: Measurement = self._known[number].measure(plan, floor=floor)
+        return measurement
+
+
+class _Staff:
+    """The workers of the cluster that this process is connected to.
+
+    Attributes:
+        address: of the cluster; None for one on this computer.
+        idle: those without work.
+        running: worker, executor and candidate by the reference of the result.
+        executors: how many are open.
+    """
+
+    def __init__(self, ray: Any, address: str | None, *, owns_connection: bool) -> None:
+        self._ray, self.address, self._owns_connection = ray, address, owns_connection
+        self._hireable = ray.remote(num_cpus=1)(Worker)
+        self.idle: list[Any] = []
+        self.running: dict[Any, tuple[Any, RayExecutor[Any], Wanted[Any]]] = {}
+        self.executors = 0
+
+    def hire(self) -> None:
+        """Starts workers until every CPU of the cluster has one."""
+        wanted = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        while len(self.idle) + len(self.running) < wanted:
+            self.idle.append(self._hireable.remote())
+
+    def dismiss(self, executor: RayExecutor[Any]) -> None:
+        """Ends the workers that are busy for an executor; with the last one all, and the cluster if it began here."""
+        for reference, (worker, owner, _) in list(self.running.items()):
+            if owner is executor:
+                self._ray.kill(worker)
+                del self.running[reference]
+        self.executors -= 1
+        if not self.executors:
+            for worker in self.idle:
+                self._ray.kill(worker)
+            self.idle.clear()
+            if self._owns_connection:
+                self._ray.shutdown()
+
+
+_staff: _Staff | None = None
+_numbers = count()
 
 
 class RayExecutor(Generic[Plan]):
@@ -50,22 +106,26 @@ class RayExecutor(Generic[Plan]):
         Raises:
             ConfigError: Ray is not installed, or there is no cluster at that address.
         """
+        global _staff
         self._ray = _import_ray()
-        self._owns_connection = not self._ray.is_initialized()
-        if self._owns_connection:
+        owns_connection = not self._ray.is_initialized()
+        if owns_connection:
             self._connect(address)
-        elif address is not None:
+        elif address is not None and (_staff is None or _staff.address != address):
             raise ConfigError(
                 f"this process is connected to a Ray cluster already, not to '{address}'. "
                 f"Leave the address out, or disconnect with ray.shutdown()."
             )
-        self._hireable = self._ray.remote(num_cpus=1)(Worker)
-        if self._ray.available_resources().get("CPU", 0) < 1:
-            warnings.warn("every CPU of the Ray cluster is taken: the search waits until one is free", stacklevel=2)
+        if _staff is None:
+            if self._ray.available_resources().get("CPU", 0) < 1:
+                warnings.warn("every CPU of the Ray cluster is taken: the search waits until one is free", stacklevel=2)
+            _staff = _Staff(self._ray, address, owns_connection=owns_connection)
+        self._staff = _staff
+        self._staff.executors += 1
         candidates.prepare()
+        self._number = next(_numbers)
         self._shared = self._ray.put(candidates)
-        self._idle: list[Any] = []
-        self._running: dict[Any, tuple[Any, Wanted[Plan]]] = {}
+        self._late: list[tuple[Wanted[Plan], Measurement | Exception]] = []
         self._deaths: Counter[str] = Counter()
 
     def measure(self, wanted: Sequence[Wanted[Plan]]) -> Generator[Measurement, None, None]:
@@ -74,33 +134,57 @@ class RayExecutor(Generic[Plan]):
         Raises:
             RunError: workers died again and again with the same candidate, or none is left.
         """
-        self._hire()
+        staff = self._staff
+        staff.hire()
         missing = {(one.key, one.floor): one for one in wanted}
-        begun = {(one.key, one.floor) for _, one in self._running.values()}
+        yield from self._told_late(missing)
+        begun = {(one.key, one.floor) for _, owner, one in staff.running.values() if owner is self}
         queue = deque(one for name, one in missing.items() if name not in begun)
         while missing:
-            while queue and self._idle:
-                worker, one = self._idle.pop(), queue.popleft()
-                self._running[worker.measure.remote(one.plan, one.floor)] = worker, one
-            done, _ = self._ray.wait(list(self._running), num_returns=1)
-            worker, one = self._running.pop(done[0])
-            measurement = self._result(done[0], one)
-            if measurement is None:
-                queue.appendleft(one)
-                self._hire()
+            while queue and staff.idle:
+                worker, one = staff.idle.pop(), queue.popleft()
+                reference = worker.measure.remote(self._number, [self._shared], one.plan, one.floor)
+                staff.running[reference] = worker, self, one
+            done, _ = self._ray.wait(list(staff.running), num_returns=1)
+            worker, owner, one = staff.running.pop(done[0])
+            found = owner._keep_late(done[0], one) if owner is not self else self._result(done[0], one)
+            if found is None:
+                if owner is self:
+                    queue.appendleft(one)
+                staff.hire()
                 continue
-            self._idle.append(worker)
-            missing.pop((one.key, one.floor), None)
-            yield measurement
+            staff.idle.append(worker)
+            if owner is self:
+                missing.pop((one.key, one.floor), None)
+                yield found
 
     def close(self) -> None:
-        """Ends the workers, and the cluster if it was started here."""
-        for worker in self._workers():
-            self._ray.kill(worker)
-        self._idle.clear()
-        self._running.clear()
-        if self._owns_connection:
-            self._ray.shutdown()
+        """Ends the workers if no other executor needs them, and then the cluster if it was started here."""
+        global _staff
+        self._staff.dismiss(self)
+        if not self._staff.executors:
+            _staff = None
+
+    def _told_late(self, missing: dict[Any, Wanted[Plan]]) -> Generator[Measurement, None, None]:
+        """Yields what came while another executor waited, if it is wanted."""
+        late, self._late = self._late, []
+        for one, found in late:
+            if missing.pop((one.key, one.floor), None) is None:
+                continue
+            if isinstance(found, Exception):
+                raise found
+            yield found
+
+    def _keep_late(self, reference: Any, one: Wanted[Plan]) -> Measurement | None:
+        """Puts a result aside that came while another executor waited; None if the worker died."""
+        try:
+            found = self._result(reference, one)
+        except Exception as error:
+            self._late.append((one, error))
+            return Measurement(key=one.key, accuracy=0.0, parameter_bytes=0)
+        if found is not None:
+            self._late.append((one, found))
+        return found
 
     def _connect(self, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what a search does is nobody else's business
@@ -115,15 +199,6 @@ class RayExecutor(Generic[Plan]):
             raise ConfigError(
                 f"there is no Ray cluster at '{address}': {error}. Leave the address out to start one here."
             ) from error
-
-    def _workers(self) -> list[Any]:
-        return [*self._idle, *(worker for worker, _ in self._running.values())]
-
-    def _hire(self) -> None:
-        """Starts workers until every CPU of the cluster has one."""
-        wanted = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-        while len(self._workers()) < wanted:
-            self._idle.append(self._hireable.remote(self._shared))
 
     def _result(self, reference: Any, one: Wanted[Plan]) -> Measurement | None:
         """Returns what a worker found, or None if it died."""

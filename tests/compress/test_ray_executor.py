@@ -75,6 +75,22 @@ def test_what_was_begun_and_not_waited_for_is_told_the_next_time(
     assert len((notes / "began 26").read_text().split()) == 1
 
 
+def test_two_executors_share_the_workers_and_neither_loses_what_came_for_it(
+    executor: RayExecutor, tmp_path: Path
+) -> None:
+    other = RayExecutor(Imaginary(tmp_path))  # type: ignore[arg-type]
+    try:
+        begun = executor.measure([Wanted(plan=plan(one), floor=None) for one in (33, 34, 35, 36)])
+        first = next(begun).accuracy
+        begun.close()
+        assert measured(other, 41, 42, 43) == [410.0, 420.0, 430.0]
+        assert measured(executor, 33, 34, 35, 36) == [330.0, 340.0, 350.0, 360.0]
+        assert first in (330.0, 340.0)
+    finally:
+        other.close()
+    assert measured(executor, 37) == [370.0]
+
+
 def test_an_address_beside_the_cluster_that_is_connected_is_refused(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="connected to a Ray cluster already"):
         RayExecutor(Imaginary(tmp_path), address="10.0.0.1:6379")  # type: ignore[arg-type]

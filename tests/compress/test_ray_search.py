@@ -90,3 +90,20 @@ def test_a_search_begun_here_is_finished_on_the_cluster(
     result = compress(checkpoint, data, tmp_path / "out", "ray", resume=True)
     assert (tmp_path / "out" / "search.jsonl").read_text().startswith(known)
     assert result.report == locally.report
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("svitkit", {"calibration_images": 32, "probe_images": 32, "rates": (0.3, 0.6), "rounds": 0, "fill_tries": 1}),
+        ("aq4svit-greedy", {"calibration_images": 32, "gate_images": 8, "audit": 1, "membranes": (8,)}),
+    ],
+)
+def test_searches_with_several_executors_share_the_cluster(
+    cluster: Any, checkpoint: Checkpoint, data: Dataset, tmp_path: Path, method: str, settings: dict[str, Any]
+) -> None:
+    told: dict[str, Any] = {"method": method, "max_drop": 12.0, "min_saving": 0.1, "limit": 48, "settings": settings}
+    locally = compress_model(checkpoint, data, tmp_path / "local", **told)
+    spread = compress_model(checkpoint, data, tmp_path / "ray", work=WorkOptions(executor="ray"), **told)
+    assert spread.report == locally.report
+    assert spread.checkpoint.spec == locally.checkpoint.spec
