@@ -261,6 +261,8 @@ class BitSearch(Goal):
         return plans[good] if good >= 0 else None
 
     def _beam(self, best: BitPlan, reached: Sequence[BitPlan], parts: Sequence[Part]) -> BitPlan:
+        if not self._children(best, parts):
+            return best
         width = self.config.beam_width
         front = list(dict.fromkeys([best, *reversed(reached)]))[:width]
         seen = set(front)

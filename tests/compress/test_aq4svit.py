@@ -174,3 +174,10 @@ def test_membranes_get_the_fewest_bits_that_keep_accuracy(losses: dict[int | Non
 def test_membranes_may_be_left_as_they_are() -> None:
     outcome = Laboratory(additive(dict.fromkeys(LAYERS, 0.0))).run(membranes=())
     assert outcome.plan.membranes is None
+
+
+def test_a_beam_looks_for_nothing_where_every_layer_has_the_fewest_bits() -> None:
+    laboratory = Laboratory(lambda bits: 0.0)
+    outcome = laboratory.run(max_drop=1.0, beam_width=4)
+    assert not [tried for tried in outcome.tried if tried.level == "beam"]
+    assert full_evaluations(outcome.tried) == 2
