@@ -18,7 +18,7 @@ settled here, and settable:
   most of those that keep accuracy, and begins again;
 - the beam search begins with the greedy search's network and the last ``beam_width`` - 1 points of its path, lowers
   single blocks of each, measures the ``beam_width`` children of the least drift for their bytes, and goes on from those
-  that keep accuracy until none does.
+  that keep accuracy until none does; where the greedy search left nothing to lower, it ends at once.
 """
 
 from __future__ import annotations
