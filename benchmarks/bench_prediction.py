@@ -35,7 +35,7 @@ from benchmarks.pruned import prune
 from svitkit.boards.board import Board, load_board
 from svitkit.compress.options import INTEGER_METHODS
 from svitkit.compress.quantize import quantize_network, uniform_bits
-from svitkit.data import Dataset, batches, load_data
+from svitkit.data import Dataset, load_data
 from svitkit.errors import SvitError, unknown_name
 from svitkit.export.pipeline import export_onnx
 from svitkit.models.checkpoint import Checkpoint
@@ -43,12 +43,11 @@ from svitkit.models.resolve import resolve_model
 from svitkit.models.run import example_input
 from svitkit.models.spec import match_dataset
 from svitkit.predict import predict_latency
-from svitkit.proven import samples
+from svitkit.proven import calibration_images, samples
 from svitkit.runtime.build import build_bundle
 from svitkit.runtime.device_state import read_device_name
 
 UNPRUNED = "unpruned"
-CALIBRATION_IMAGES = 64
 TIMED_IMAGES = 16
 MIN_TIME_S = 0.2
 
@@ -117,7 +116,7 @@ def measure(checkpoint: Checkpoint, dataset: Dataset, ways: Sequence[str], *, ro
         make: makes the network that is deployed out of the unpruned one.
     """
     board = load_board("host")
-    calibration = _images(checkpoint, dataset)
+    calibration = calibration_images(checkpoint, dataset)
     predicted: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="svitkit-") as work:
         bundles = {way: Path(work) / way for way in (UNPRUNED, *ways)}
@@ -164,12 +163,6 @@ def _quantize(checkpoint: Checkpoint, method: str) -> Checkpoint:
     bits = uniform_bits(checkpoint.model, example_input(spec), INTEGER_METHODS[method])
     small = quantize_network(checkpoint.model, bits, spec.normalization, static=spec.static_input)
     return Checkpoint(model=small.model, spec=replace(spec, quantization=small.spec), quantized=small.weights)
-
-
-def _images(checkpoint: Checkpoint, dataset: Dataset) -> torch.Tensor:
-    count = CALIBRATION_IMAGES
-    x, _ = next(batches(dataset, "train", batch_size=count, timesteps=checkpoint.spec.timesteps, limit=count))
-    return x.contiguous()
 
 
 def _build(checkpoint: Checkpoint, dataset: Dataset, board: Board, bundle: Path, calibration: torch.Tensor) -> None:

@@ -19,6 +19,7 @@ from svitkit.boards.board import Board
 from svitkit.errors import UnsupportedError
 from svitkit.models.attention import free_widths, separate_widths
 from svitkit.models.plan import PrunedGroup, PruneGroup, PrunePlan, apply_plan, removed_indices
+from svitkit.proven import calibration_images
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 LIST = "list"
 """The kernel that lists events."""
-RATE_IMAGES = 64
-"""Training images on which firing rates are measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,11 +231,7 @@ def latency_costs(checkpoint: Checkpoint, dataset: Dataset, board: Board) -> Lat
     Raises:
         UnsupportedError: the network cannot be exported or lowered, or nothing is known about the costs of the CPU.
     """
-    from svitkit.data.dataset import batches
-
-    spec = checkpoint.spec
-    x, _ = next(batches(dataset, "train", batch_size=RATE_IMAGES, timesteps=spec.timesteps, limit=RATE_IMAGES))
-    return LatencyCosts(PlanPredictor(checkpoint, board, x.contiguous()))
+    return LatencyCosts(PlanPredictor(checkpoint, board, calibration_images(checkpoint, dataset)))
 
 
 def _estimate(program: Program, board: Board, costs: CostModel) -> LatencyEstimate:

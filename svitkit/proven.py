@@ -41,7 +41,7 @@ def export_proven(
     from svitkit.export.pipeline import export_onnx
     from svitkit.export.verify import verify
 
-    calibration = None if dataset is None else _take(checkpoint, dataset, "train", CALIBRATION_IMAGES)
+    calibration = None if dataset is None else calibration_images(checkpoint, dataset)
     metadata = export_onnx(checkpoint, path, mode=mode, calibration=calibration)
     proof = _random_input(checkpoint) if dataset is None else _take(checkpoint, dataset, "validation", VERIFIED_IMAGES)
     try:
@@ -67,6 +67,11 @@ def build_proven(onnx: Path, board: Board, out: Path, dataset: Dataset | None) -
     else:
         golden = samples(dataset, "validation", model, limit=GOLDEN_IMAGES)
     return build_bundle(onnx, board, out, golden=golden)
+
+
+def calibration_images(checkpoint: Checkpoint, dataset: Dataset) -> torch.Tensor:
+    """Returns the training images on which firing rates are measured, (T, N, C, H, W) float32."""
+    return _take(checkpoint, dataset, "train", CALIBRATION_IMAGES)
 
 
 def _take(checkpoint: Checkpoint, dataset: Dataset, split: str, limit: int) -> torch.Tensor:
