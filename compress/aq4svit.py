@@ -11,9 +11,10 @@ settled here, and settable:
   good as float32, and at the end the others are tried on the network that was found;
 - the drift (:mod:`svitkit.compress.drift`), on ``gate_images`` of the validation split;
 - the gate: on each level the cuts are ordered by bytes saved for drift added, and taken one after the other. Along that
-  path drift rises, and so, if the gate is right, accuracy falls: the farthest point that keeps accuracy is found by
-  bisection, and all others are never measured. ``audit`` of those are measured nevertheless, to see whether the gate
-  was wrong; one that turns out better is taken;
+  path drift rises, and so, if the gate is right, accuracy falls: the farthest point that keeps accuracy is looked for
+  where a straight line of loss over drift, through what was measured, meets the allowed loss, and where that does not
+  help by bisection; all other points are never measured, nor those that would save less than ``least_gain`` more.
+  ``audit`` of them are measured nevertheless, to see whether the gate was wrong; one that turns out better is taken;
 - without the gate (``gate=false``) the greedy search measures every single cut on all images, takes the one that saves
   most of those that keep accuracy, and begins again;
 - the beam search begins with the greedy search's network and the last ``beam_width`` - 1 points of its path, lowers
@@ -42,6 +43,10 @@ from svitkit.manifest import STRICT
 
 Progress = Callable[[str, int, int], None]
 Bits = Annotated[int, Field(ge=2, le=8)]
+HALVING = 4
+"""Of so many looks along a path the last is in the middle of what is left."""
+CAUTION = 0.9
+"""How far a look goes towards the point where the allowed loss is expected."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -59,6 +64,7 @@ class AQ4SViTConfig:
         gate: whether drift decides what is measured.
         gate_images: validation images for the drift.
         calibration_images: training images for the rounding.
+        least_gain: share of the original bytes for which it is worth to measure one more candidate behind the gate.
         audit: candidates that the gate turned away and that are measured nevertheless.
         margin: standard errors of the measured loss by which a candidate must stay within ``max_drop``.
     """
@@ -72,6 +78,7 @@ class AQ4SViTConfig:
     gate: bool = True
     gate_images: int = Field(default=64, ge=1)
     calibration_images: int = Field(default=256, ge=1)
+    least_gain: float = Field(default=0.001, ge=0, lt=1)
     audit: int = Field(default=3, ge=0)
     margin: float = Field(default=1.0, ge=0)
 
@@ -159,7 +166,8 @@ class BitSearch(Goal):
             membranes=next(iter(self.config.membranes), None),
         )
         uniform = [set_bits(start, layers, width, self._floors) for width in self.config.widths]
-        best, reached = self._farthest("network", uniform), [uniform[0]]
+        noise = [4.0**-width for width in self.config.widths]  # its power: a bit less is four times as much
+        best, reached = self._farthest("network", uniform, noise), [uniform[0]]
         if best is not None:
             for level, parts in (("stage", stages(layers)), ("block", blocks(layers))):
                 best, reached = self._level(level, best, parts, reached)
@@ -167,7 +175,7 @@ class BitSearch(Goal):
                 best = self._beam(best, reached, blocks(layers))
             best = self._audited(best)
             others = [replace(best, membranes=bits) for bits in self.config.membranes[1:]]
-            best = self._farthest("membrane", others) or best
+            best = self._farthest("membrane", others, [2.0**-bits for bits in self.config.membranes[1:]]) or best
         plan = best or uniform[0]
         measurement = self._measure([plan], floor=None)[0]
         small = self.saving(measurement) >= self.config.min_saving
@@ -190,10 +198,11 @@ class BitSearch(Goal):
         """Lowers parts of the network; returns the result, and the points of the path up to it."""
         if not self.config.gate:
             return self._one_by_one(level, plan, parts), reached
-        steps = self._path(level, plan, parts)
-        if not steps:
+        walked = self._path(level, plan, parts)
+        if not walked:
             return plan, reached
-        found = self._farthest(level, steps)
+        steps = [step for step, _ in walked]
+        found = self._farthest(level, steps, [harm for _, harm in walked], plan)
         if found is None:
             return plan, [*reached, plan]
         return found, [plan, *steps[: steps.index(found) + 1]]
@@ -206,8 +215,12 @@ class BitSearch(Goal):
                 return plan
             plan = min(kept, key=self.size)
 
-    def _path(self, level: str, plan: BitPlan, parts: Sequence[Part]) -> list[BitPlan]:
-        """Orders the cuts of all parts by bytes for drift; returns the plans that result one after the other."""
+    def _path(self, level: str, plan: BitPlan, parts: Sequence[Part]) -> list[tuple[BitPlan, float]]:
+        """Orders the cuts of all parts by bytes for drift.
+
+        Returns:
+            The plans that result one after the other, and how much drift the cuts of each have added alone.
+        """
         now = plan.bits()
         grids = {part.name: self._grid(part, now) for part in parts}
         members = {part.name: part.layers for part in parts}
@@ -236,7 +249,7 @@ class BitSearch(Goal):
             return changed
 
         walked = path(curves, {name: grids[name] for name in open_parts}, lambda widths: self.size(result(widths)))
-        return [result(step.widths) for step in walked[1:]]
+        return [(result(step.widths), step.damage) for step in walked[1:]]
 
     def _grid(self, part: Part, now: Mapping[str, int]) -> tuple[int, ...]:
         """Returns the bits that a part may have, from those of its widest layer that is not protected."""
@@ -249,16 +262,49 @@ class BitSearch(Goal):
         grids = [(part, self._grid(part, plan.bits())) for part in parts]
         return [set_bits(plan, part.layers, grid[1], self._floors) for part, grid in grids if len(grid) > 1]
 
-    def _farthest(self, level: str, plans: Sequence[BitPlan]) -> BitPlan | None:
-        """Returns the last plan that keeps accuracy, by bisection; the first look is at the last plan."""
-        good, bad = -1, len(plans)
-        at = len(plans) - 1
-        while bad - good > 1:
+    def _farthest(
+        self, level: str, plans: Sequence[BitPlan], harms: Sequence[float], before: BitPlan | None = None
+    ) -> BitPlan | None:
+        """Returns the last plan that keeps accuracy, as far as looking for it pays; the first look is at the last plan.
+
+        Args:
+            level: what is looked for.
+            plans: of falling size, and most likely of falling accuracy.
+            harms: how far each is expected to be from the network before.
+            before: what was found so far, if that is smaller than the network.
+        """
+        losses = {-1: 0.0 if before is None else self._loss(before)}
+        good, bad, at = -1, len(plans), len(plans) - 1
+        while bad - good > 1 and (len(losses) == 1 or self._pays(plans, good, bad, before)):
             self.progress(level, len(plans) - (bad - good) + 1, len(plans))
             good, bad = (at, bad) if self._keeps(level, plans[at]) else (good, at)
-            at = (good + bad) // 2
+            losses[at] = self._loss(plans[at])
+            halve = not self.config.gate or len(losses) % HALVING == 0
+            at = (good + bad) // 2 if halve else self._crossing(harms, losses, good, bad)
         self.progress(level, len(plans), len(plans))
         return plans[good] if good >= 0 else None
+
+    def _pays(self, plans: Sequence[BitPlan], good: int, bad: int, before: BitPlan | None) -> bool:
+        """Whether the smallest plan that may still keep accuracy is worth a look."""
+        known = plans[good] if good >= 0 else before
+        if known is None or not self.config.gate:
+            return True
+        return self.size(known) - self.size(plans[bad - 1]) >= self.config.least_gain * self.original_bytes
+
+    def _crossing(self, harms: Sequence[float], losses: Mapping[int, float], good: int, bad: int) -> int:
+        """Where a straight line of loss over harm, from the last good plan to the first bad one, meets the limit."""
+        start = harms[good] if good >= 0 else 0.0
+        rise = losses.get(bad, 0.0) - losses[good]
+        allowed = self.baseline.accuracy - self.floor - losses[good]
+        if rise <= 0 or allowed <= 0:
+            return (good + bad) // 2
+        wanted = start + CAUTION * allowed / rise * (harms[bad] - start)
+        return max((at for at in range(good + 1, bad) if harms[at] <= wanted), default=good + 1)
+
+    def _loss(self, plan: BitPlan) -> float:
+        """Returns the points that a measured plan has lost, an estimate where its evaluation stopped early."""
+        measured = next(tried.measured for tried in self._tried if tried.plan == plan and tried.measured is not None)
+        return self.baseline.accuracy - (measured.stopped.accuracy if measured.stopped else measured.accuracy)
 
     def _beam(self, best: BitPlan, reached: Sequence[BitPlan], parts: Sequence[Part]) -> BitPlan:
         if not self._children(best, parts):
