@@ -279,7 +279,7 @@ class BitSearch(Goal):
             self.progress(level, len(plans) - (bad - good) + 1, len(plans))
             good, bad = (at, bad) if self._keeps(level, plans[at]) else (good, at)
             losses[at] = self._loss(plans[at])
-            halve = not self.config.gate or len(losses) % HALVING == 0
+            halve = not self.config.gate or len(losses) % HALVING == 0 or bad not in losses
             at = (good + bad) // 2 if halve else self._crossing(harms, losses, good, bad)
         self.progress(level, len(plans), len(plans))
         return plans[good] if good >= 0 else None
@@ -294,7 +294,7 @@ class BitSearch(Goal):
     def _crossing(self, harms: Sequence[float], losses: Mapping[int, float], good: int, bad: int) -> int:
         """Where a straight line of loss over harm, from the last good plan to the first bad one, meets the limit."""
         start = harms[good] if good >= 0 else 0.0
-        rise = losses.get(bad, 0.0) - losses[good]
+        rise = losses[bad] - losses[good]
         allowed = self.baseline.accuracy - self.floor - losses[good]
         if rise <= 0 or allowed <= 0:
             return (good + bad) // 2
