@@ -304,7 +304,7 @@ class BitSearch(Goal):
     def _loss(self, plan: BitPlan) -> float:
         """Returns the points that a measured plan has lost, an estimate where its evaluation stopped early."""
         measured = next(tried.measured for tried in self._tried if tried.plan == plan and tried.measured is not None)
-        return self.baseline.accuracy - (measured.stopped.accuracy if measured.stopped else measured.accuracy)
+        return self.baseline.accuracy - measured.estimate
 
     def _beam(self, best: BitPlan, reached: Sequence[BitPlan], parts: Sequence[Part]) -> BitPlan:
         if not self._children(best, parts):
@@ -340,9 +340,7 @@ class BitSearch(Goal):
         drift = self._drifts(level, [plan])[0] if self.config.gate else None
         measured = self._measure([plan], floor=self.floor)[0]
         kept = measured.accuracy >= self.floor
-        waiting = [at for at, tried in enumerate(self._tried) if tried.plan == plan and tried.measured is None]
-        for at in reversed(waiting):
-            del self._tried[at]
+        self._tried[:] = [tried for tried in self._tried if tried.plan != plan or tried.measured is not None]
         self._tried.append(Tried(level=level, plan=plan, drift=drift, measured=measured, kept=kept))
         return kept
 

@@ -62,25 +62,6 @@ class PreparedSearch:
         return FoundBits(search=self.search, outcome=outcome, rounding=self.rounding, network=network)
 
 
-def search_bits(
-    checkpoint: Checkpoint,
-    data: Dataset,
-    validation: list[Batch],
-    config: AQ4SViTConfig,
-    *,
-    journal: Journal,
-    baseline: Measurement,
-    work: WorkOptions,
-    progress: Callable[[str, int, int], None],
-) -> FoundBits:
-    """Searches how many bits every layer gets (:mod:`svitkit.compress.aq4svit`), as :func:`prepare_search` is told."""
-    with prepare_search(
-        checkpoint, data, validation, config, journal=journal, baseline=baseline, work=work, progress=progress
-    ) as prepared:
-        outcome = prepared.search.run(prepared.layers)
-    return prepared.found(outcome)
-
-
 @contextmanager
 def prepare_search(
     checkpoint: Checkpoint,
@@ -93,7 +74,9 @@ def prepare_search(
     work: WorkOptions,
     progress: Callable[[str, int, int], None],
 ) -> Iterator[PreparedSearch]:
-    """Calibrates, and yields a search whose executors are closed in the end.
+    """Calibrates, and yields a search for how many bits every layer gets (:mod:`svitkit.compress.aq4svit`).
+
+    Its executors are closed in the end.
 
     Args:
         checkpoint: the network; it is not changed.

@@ -75,6 +75,11 @@ class Measurement:
     divergence: float | None = None
     drift: float | None = None
 
+    @property
+    def estimate(self) -> float:
+        """The accuracy, or where the evaluation stopped early that of the images it had seen, in percent."""
+        return self.accuracy if self.stopped is None else self.stopped.accuracy
+
     def answers(self, floor: float | None) -> bool:
         """Whether this is all one need know: the accuracy, or that it is below ``floor`` percent."""
         return self.stopped is None or (floor is not None and self.accuracy < floor)

@@ -13,7 +13,7 @@ import torch
 
 from svitkit.compress.aq4svit import AQ4SViTConfig, BitSearch
 from svitkit.compress.balance import BalanceConfig, BalanceSearch
-from svitkit.compress.bit_pipeline import search_bits
+from svitkit.compress.bit_pipeline import prepare_search
 from svitkit.compress.calibrate import calibrate
 from svitkit.compress.chain import PRUNING, method_chain, run_chain
 from svitkit.compress.compose import compose
@@ -314,7 +314,7 @@ class _Compression:
 
     def _search_bits(self, config: AQ4SViTConfig, journal: Journal) -> CompressResult:
         """AQ4SViT: searches how many bits every layer gets, and trains the network if that is asked for."""
-        found = search_bits(
+        with prepare_search(
             self.checkpoint,
             self.data,
             self.validation,
@@ -323,7 +323,9 @@ class _Compression:
             baseline=self._baseline(journal),
             work=self.work,
             progress=self.progress,
-        )
+        ) as prepared:
+            outcome = prepared.search.run(prepared.layers)
+        found = prepared.found(outcome)
         small = found.network
         if self.options.finetune_epochs:
             small = found.with_membranes(train_integers(small, self._fit))

@@ -262,7 +262,7 @@ class Search(Goal):
     def _trial(self, found: FoundGroup, ratio: float, pruned: PrunedGroup, measured: Measurement) -> Trial:
         saved = self.baseline.parameter_bytes - measured.parameter_bytes
         whole = self.baseline.parameter_bytes if self.config.gain_of == "network" else found.size_bytes
-        accuracy = measured.stopped.accuracy if measured.stopped else measured.accuracy
+        accuracy = measured.estimate
         return Trial(
             ratio=ratio,
             pruned=pruned,

@@ -109,7 +109,7 @@ def reasons_of_search(search: BitSearch, weights: dict[str, QuantizedWeight]) ->
 def _accuracy(tried: Tried) -> float | None:
     if tried.measured is None:
         return None
-    return tried.measured.stopped.accuracy if tried.measured.stopped else tried.measured.accuracy
+    return tried.measured.estimate
 
 
 def _rank_correlation(tried: Sequence[Tried]) -> float | None:

@@ -204,8 +204,20 @@ def scaled_current(value: Expr, dtype: str, factor: float, neuron: Neuron) -> Ex
     return as_current(value, "float32", neuron)
 
 
-def shifted(value: Expr, drop: int, lift: int) -> Expr:
-    """Divides an integer that is not negative by 2^drop and subtracts ``lift``."""
+def rescaled(value: Expr, scale: Expr | None, bias: Expr | None, *, drop: int | None, lift: int) -> Expr:
+    """Makes a current of a converted sum: ``value * scale + bias``.
+
+    Args:
+        value: float32, or int32 for currents in steps.
+        scale: of the same type; None for none.
+        bias: of the same type; None for none.
+        drop: None for real currents, whose product is rounded before the bias is added; else by how many bits an
+            integer that is not negative is shifted.
+        lift: what is subtracted after a shift.
+    """
+    if scale is not None:
+        value = fence(value * scale) if drop is None else value * scale
+    value = value if bias is None else value + bias
     return T.shift_right(value, T.int32(drop)) - T.int32(lift) if drop else value
 
 

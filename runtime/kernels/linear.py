@@ -28,14 +28,13 @@ from svitkit.runtime.kernels.emit import (
     as_current,
     charge,
     dot,
-    fence,
     fire,
     from_state,
     nest,
     potential_dtype,
+    rescaled,
     resting,
     row_major,
-    shifted,
     state_dtype,
     to_state,
 )
@@ -212,11 +211,9 @@ class Epilogue:
         """The finished sum of a channel, real or in steps."""
         shape, channel = self.shape, self.first + at + j
         value = T.cast(total(at, j), shape.current_dtype) if shape.integer else total(at, j)
-        if shape.has_scale:
-            value = value * self.b["scale"][channel]
-            value = value if shape.fixed else fence(value)
-        value = value + self.b["bias"][channel] if shape.has_bias else value
-        return shifted(value, shape.drop, shape.lift)
+        scale = self.b["scale"][channel] if shape.has_scale else None
+        bias = self.b["bias"][channel] if shape.has_bias else None
+        return rescaled(value, scale, bias, drop=shape.drop if shape.fixed else None, lift=shape.lift)
 
 
 @contextmanager

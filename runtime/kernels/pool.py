@@ -16,16 +16,15 @@ from svitkit.runtime.kernels.emit import (
     assign,
     charge,
     dot,
-    fence,
     fire,
     from_state,
     function,
     nest,
     potential_dtype,
+    rescaled,
     resting,
     row_major,
     shared_nest,
-    shifted,
     state_dtype,
     to_state,
     when,
@@ -156,10 +155,10 @@ def _neurons(spec: PoolNeuronSpec, b: dict[str, Expr], width: int, position: Seq
         _largest(pool, b["sums"], best, width, lowest, position, at)
 
         def current(j: Expr) -> Expr:
-            value = T.cast(best[j], spec.current_dtype) * b["scale"][first + j]
-            value = value if spec.fixed else fence(value)
-            value = value + b["bias"][first + j] if spec.has_bias else value
-            return as_current(shifted(value, spec.drop, spec.lift), spec.current_dtype, spec.params)
+            value, scale = T.cast(best[j], spec.current_dtype), b["scale"][first + j]
+            bias = b["bias"][first + j] if spec.has_bias else None
+            made = rescaled(value, scale, bias, drop=spec.drop if spec.fixed else None, lift=spec.lift)
+            return as_current(made, spec.current_dtype, spec.params)
 
         assign(v, 0, width, lambda j: charge(current(j), v[j], spec.params))
         target = dot(position, pool.out_strides) + dot(outer, pool.out_outer) + first
