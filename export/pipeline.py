@@ -30,6 +30,7 @@ from svitkit.export.passes.integer_neurons import integer_neurons
 from svitkit.export.passes.merge_reshapes import merge_reshapes
 from svitkit.export.passes.name_layers import name_layers
 from svitkit.export.passes.name_neurons import name_neurons
+from svitkit.export.passes.name_tokens import name_tokens
 from svitkit.export.passes.order_sums import order_sums
 from svitkit.export.passes.place_constants import place_constants
 from svitkit.export.passes.quantize_layers import quantize_layers
@@ -40,6 +41,7 @@ from svitkit.export.passes.replace_selects import replace_selects
 from svitkit.export.passes.replace_sequences import replace_sequences
 from svitkit.export.passes.separate_parameters import separate_parameters
 from svitkit.export.rates import firing_rates
+from svitkit.export.token_functions import token_table
 from svitkit.export.trace import TracedNetwork, trace
 from svitkit.files import write_bytes
 from svitkit.manifest import LIFLayer, Mode, ModelMetadata, TensorSpec
@@ -56,6 +58,7 @@ from svitkit.onnx_lif import (
     lif_function,
     read_integer_lif,
 )
+from svitkit.onnx_tokens import TOKENS_DOMAIN, TOKENS_VERSION, score_function
 
 Pass = Callable[[ir.Model], None]
 FOLDING: tuple[Pass, ...] = (
@@ -126,7 +129,7 @@ def translate(traced: TracedNetwork, *, mode: Mode) -> ir.Model:
                 traced.program,
                 dynamo=True,
                 opset_version=ONNX_OPSET,
-                custom_translation_table=translation_table(),
+                custom_translation_table={**translation_table(), **token_table()},
                 input_names=["input", *[f"{name}.v_in" for name in names]],
                 output_names=["logits", *[f"{name}.v_out" for name in names]],
                 optimize=False,
@@ -138,6 +141,7 @@ def translate(traced: TracedNetwork, *, mode: Mode) -> ir.Model:
         raise UnsupportedError("torch wrote no ONNX for the network.")
     model = program.model
     name_neurons(model, [(neuron.name, neuron.params) for neuron in traced.neurons])
+    name_tokens(model, traced.token_gates)
     separate_parameters(model, set(traced.program.graph_signature.inputs_to_parameters.values()))
     for name, value in list(model.graph.initializers.items()):
         value.name = name.removeprefix("network.")
@@ -201,6 +205,10 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     proto.opset_import.extend([onnx.helper.make_opsetid("", opset), onnx.helper.make_opsetid(LIF_DOMAIN, LIF_VERSION)])
     for overload in sorted({node.overload for node in proto.graph.node if node.domain == LIF_DOMAIN}):
         proto.functions.append(lif_function(overload, opset))
+    criteria = sorted({node.overload for node in proto.graph.node if node.domain == TOKENS_DOMAIN})
+    if criteria:
+        proto.opset_import.append(onnx.helper.make_opsetid(TOKENS_DOMAIN, TOKENS_VERSION))
+        proto.functions.extend(score_function(criterion, opset) for criterion in criteria)
     return proto
 
 

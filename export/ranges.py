@@ -12,7 +12,7 @@ import onnx_ir as ir
 from svitkit.onnx_lif import LIF_DOMAIN
 
 VIEWS = frozenset({"Expand", "Flatten", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
-_KEEPING = VIEWS | {"MaxPool", "Split"}
+_KEEPING = VIEWS | {"Gather", "MaxPool", "Split"}
 
 
 def integer_limits(graph: ir.Graph) -> dict[ir.Value, int]:
@@ -57,6 +57,6 @@ def _elements(value: ir.Value) -> int:
     return math.prod(extents(value))
 
 
-def extents(value: ir.Value) -> tuple[int, ...]:
+def extents(value: ir.Value | None) -> tuple[int, ...]:
     """Returns the static shape of a value; every value has one behind shape inference."""
-    return () if value.shape is None else tuple(int(extent) for extent in value.shape.numpy())
+    return () if value is None or value.shape is None else tuple(int(extent) for extent in value.shape.numpy())

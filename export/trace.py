@@ -19,6 +19,7 @@ from svitkit.lif import LIFParams
 from svitkit.manifest import Mode
 from svitkit.models.neurons import lif_params, neuron_layers
 from svitkit.models.quantized import quantize_input
+from svitkit.models.tokens import TokenGate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,11 @@ class TracedNeuron:
 
 @dataclass(frozen=True, kw_only=True)
 class TracedNetwork:
-    """A traced network and the neuron layers in the order of execution."""
+    """A traced network, its neuron layers and what chooses tokens, in the order of execution."""
 
     program: ExportedProgram
     neurons: tuple[TracedNeuron, ...]
+    token_gates: tuple[str, ...] = ()
 
 
 class StateTape:
@@ -129,9 +131,17 @@ def trace(
         mode: ``sequence`` holds all time steps, ``step`` one.
 
     Raises:
-        UnsupportedError: the network changes a buffer, branches on data, calls a neuron twice, or has another neuron.
+        UnsupportedError: the network changes a buffer, branches on data, calls a neuron twice, has another
+            neuron, or chooses tokens by all time steps in step mode.
         ConfigError: the network does not accept an input of this shape.
     """
+    gates = {name: module for name, module in model.named_modules() if isinstance(module, TokenGate)}
+    looking = [name for name, gate in gates.items() if gate.reduction.looks]
+    if looking and mode == "step":
+        raise UnsupportedError(
+            f"{looking[0]} chooses tokens by their spikes in all time steps, and step mode has one at a time. "
+            f"Export with mode 'sequence', or reduce tokens with the criterion 'grid' alone."
+        )
     steps = timesteps if mode == "sequence" else 1
     static = static_input and mode == "sequence"
     x = torch.zeros(1, *input_shape) if static else torch.zeros(steps, 1, *input_shape)
@@ -140,7 +150,7 @@ def trace(
     names = tuple(neuron.name for neuron in neurons) if mode == "step" else ()
     traced = TracedModel(model, timesteps=steps, static_input=static, states=names)
     states = tuple(torch.zeros(neuron.state_shape) for neuron in neurons) if mode == "step" else ()
-    return TracedNetwork(program=_exported(traced, (x, *states)), neurons=neurons)
+    return TracedNetwork(program=_exported(traced, (x, *states)), neurons=neurons, token_gates=tuple(gates))
 
 
 def _execution_order(probe: TracedModel, x: torch.Tensor) -> tuple[TracedNeuron, ...]:

@@ -82,6 +82,14 @@ def largest(a: Density, count: int) -> Density:
     return _density(np.diff(up_to, prepend=0.0), a)
 
 
+def mixed(a: Density, b: Density, *, share: float) -> Density:
+    """An element of ``a`` by a probability of ``share``, else one of ``b``."""
+    shares = np.zeros(max(len(a.shares), len(b.shares)))
+    shares[: len(a.shares)] += share * np.array(a.shares)
+    shares[: len(b.shares)] += (1.0 - share) * np.array(b.shares)
+    return _density(shares, a, b)
+
+
 def _density(shares: NDArray[np.float64], *sources: Density) -> Density:
     """Rounds off what sums of floats leave behind."""
     exact = shares.clip(0.0)

@@ -19,6 +19,7 @@ from svitkit.errors import UnsupportedError
 from svitkit.manifest import METADATA_KEY, ModelMetadata, from_json
 from svitkit.onnx_check import load_checked
 from svitkit.onnx_lif import LIF_OP, read_integer_lif, read_lif
+from svitkit.onnx_tokens import SCORE_OP
 
 INT4_BITS = 4
 
@@ -94,6 +95,8 @@ def import_onnx(path: Path) -> Graph:
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     if node.op_type == LIF_OP:
         return {"params": read_lif(node), "integer": read_integer_lif(node)}
+    if node.op_type == SCORE_OP:
+        return {"criterion": node.overload}
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 

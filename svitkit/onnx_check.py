@@ -33,12 +33,15 @@ from svitkit.onnx_lif import (
     read_integer_lif,
     read_lif,
 )
+from svitkit.onnx_tokens import CRITERIA, SCORE_OP, TOKENS_DOMAIN, TOKENS_VERSION, score_function
 
+_FUNCTIONS = {(LIF_DOMAIN, LIF_OP): lif_function, (TOKENS_DOMAIN, SCORE_OP): score_function}
 MAX_FILE_BYTES = 1 << 30
 MAX_TENSOR_BYTES = 1 << 30
 ALLOWED_OPS = frozenset(
     {"Add", "AveragePool", "Concat", "Constant", "Conv", "Div", "Expand", "Flatten", "Gemm", "MatMul", "MaxPool", "Mul"}
     | {"ReduceMean", "ReduceSum", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+    | {"Gather", "ScatterElements", "TopK"}
     | INTEGER_OPS
 )
 _ITEM_BITS: dict[int, int] = {
@@ -58,6 +61,10 @@ _REQUIRED_ATTRIBUTES = {
     "MaxPool": {"kernel_shape", "strides", "pads", "dilations"},
     "AveragePool": {"kernel_shape", "strides", "pads"},
     "Transpose": {"perm"},
+    "TopK": {"axis"},
+    "Gather": {"axis"},
+    "Concat": {"axis"},
+    "ScatterElements": {"axis"},
 }
 Shape = tuple[int, ...]
 
@@ -140,7 +147,7 @@ def _as_float32(params: LIFParams) -> tuple[float | None, ...]:
 def _check_versions(model: onnx.ModelProto, source: str) -> None:
     if model.ir_version > IR_VERSION:
         raise UnsupportedError(f"{source} has ONNX IR version {model.ir_version}, wanted at most {IR_VERSION}.")
-    known = {"": (ONNX_OPSET, INT4_OPSET), LIF_DOMAIN: (LIF_VERSION,)}
+    known = {"": (ONNX_OPSET, INT4_OPSET), LIF_DOMAIN: (LIF_VERSION,), TOKENS_DOMAIN: (TOKENS_VERSION,)}
     for entry in model.opset_import:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
         if entry.version not in known.get(domain, ()):
@@ -206,6 +213,13 @@ def _check_operator(node: onnx.NodeProto, source: str) -> None:
         if len(node.input) != 2 or len(node.output) != 2:
             raise UnsupportedError(f"{where}: LIF takes 2 inputs and gives 2 outputs.")
         return
+    if node.domain == TOKENS_DOMAIN and node.op_type == SCORE_OP:
+        if node.overload not in CRITERIA or node.attribute or len(node.input) != 1 or len(node.output) != 1:
+            raise UnsupportedError(
+                f"{where}: Score takes 1 input, gives 1 output, and has the overload {' or '.join(CRITERIA)} and no "
+                f"attribute. Write the file again with 'svitkit export'."
+            )
+        return
     if node.domain not in ("", "ai.onnx") or node.op_type not in ALLOWED_OPS:
         _refuse_operator(where, f"{node.domain}::{node.op_type}" if node.domain else f"{node.op_type}")
     names = set()
@@ -222,24 +236,26 @@ def _check_operator(node: onnx.NodeProto, source: str) -> None:
 
 
 def _refuse_operator(where: str, got: str) -> NoReturn:
-    known: Iterable[str] = sorted([*ALLOWED_OPS, f"{LIF_DOMAIN}::{LIF_OP}"])
+    known: Iterable[str] = sorted([*ALLOWED_OPS, *(f"{domain}::{name}" for domain, name in _FUNCTIONS)])
     near = difflib.get_close_matches(got.rpartition("::")[2], known, n=1, cutoff=0.4)
     hint = f" The nearest known one is {near[0]}." if near else ""
     raise UnsupportedError(f"{where} has the unknown operator {got}.{hint} Known: {', '.join(known)}.")
 
 
 def _check_functions(model: onnx.ModelProto, source: str) -> None:
-    used = {node.overload for node in model.graph.node if node.domain == LIF_DOMAIN}
+    used = [(node.domain, node.overload) for node in model.graph.node if (node.domain, node.op_type) in _FUNCTIONS]
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), ONNX_OPSET)
     for function in model.functions:
         name = f"{function.domain}::{function.name}"
-        if name != f"{LIF_DOMAIN}::{LIF_OP}":
-            raise UnsupportedError(f"{source} brings the function {name}; only {LIF_DOMAIN}::{LIF_OP} is accepted.")
-        if _bytes(function) != _bytes(lif_function(function.overload, opset)):
+        body = _FUNCTIONS.get((function.domain, function.name))
+        if body is None:
+            known = " and ".join(f"{domain}::{name}" for domain, name in _FUNCTIONS)
+            raise UnsupportedError(f"{source} brings the function {name}; only {known} are accepted.")
+        if _bytes(function) != _bytes(body(function.overload, opset)):
             raise UnsupportedError(f"{source}: the body of {name} '{function.overload}' is not the one svitkit writes.")
-    given = [function.overload for function in model.functions]
-    if sorted(given) != sorted(used):
-        raise ConfigError(f"{source} uses the LIF bodies {sorted(used)}, but brings {sorted(given)}.")
+    given = [(function.domain, function.overload) for function in model.functions]
+    if sorted(given) != sorted(set(used)):
+        raise ConfigError(f"{source} uses the bodies {sorted(set(used))}, but brings {sorted(given)}.")
 
 
 def _bytes(function: onnx.FunctionProto) -> bytes:
@@ -250,6 +266,12 @@ def _check_node_shapes(node: onnx.NodeProto, shapes: dict[str, Shape], source: s
     for name in node.output:
         if name not in shapes:
             raise UnsupportedError(f"{source}: value '{name}' of node '{node.name}' has no declared shape.")
+    if node.domain == TOKENS_DOMAIN:
+        x, score = (shapes.get(name, ()) for name in (*node.input, *node.output))
+        if len(x) != 5 or score != (x[1], x[3] * x[4]):
+            raise ConfigError(
+                f"{source}: node '{node.name}' declares X {x} and scores {score}; wanted (T, B, C, H, W) and (B, H W)."
+            )
     if node.domain != LIF_DOMAIN:
         return
     x, v, s, v_next = (shapes.get(name, (-1,)) for name in (*node.input, *node.output))

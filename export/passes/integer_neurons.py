@@ -103,7 +103,9 @@ class _Reaches:
             raise _RealError
         if node.op_type in _SUMS:
             return self._sums(node)
-        if node.op_type == "Cast" or node.op_type in VIEWS:
+        if node.op_type == "Concat":
+            return np.array(max(float(self._reach(each).max()) for each in node.inputs))
+        if node.op_type == "Cast" or node.op_type == "Gather" or node.op_type in VIEWS:
             inner = self._reach(node.inputs[0])
             return inner if node.op_type == "Cast" else _largest(inner)
         if node.op_type == "MaxPool":
@@ -257,6 +259,9 @@ class _Currents:
         if pooled is not None:
             sums = self._pooled(self._whole(pooled.sums, before), node, value, before)
             return self._layer(pooled, sums, value, before)
+        if node.op_type == "Concat":
+            parts: list[ir.Value | None] = [self.of(each, before) for each in node.inputs if each is not None]
+            return self._compute("Concat", parts, value, before, like=node)
         given = node.inputs[: 2 if node.op_type == "Add" else 1]
         inner: list[ir.Value | None] = [self.of(each, before) for each in given if each]
         if node.op_type == "Add":

@@ -12,6 +12,7 @@ from svitkit.runtime.lowering.matmul import lower_matmul
 from svitkit.runtime.lowering.neurons import lower_lif
 from svitkit.runtime.lowering.pooling import lower_pool
 from svitkit.runtime.lowering.products import lower_conv, lower_conv_integer, lower_gemm, lower_matmul_integer
+from svitkit.runtime.lowering.tokens import lower_concat, lower_gather, lower_places, lower_score, lower_top
 from svitkit.runtime.lowering.translation import Lowering, count_consumers, input_view
 from svitkit.runtime.lowering.views import (
     lower_expand,
@@ -49,6 +50,11 @@ RULES: Mapping[str, Rule] = {
     "Sub": lower_binary("sub"),
     "Mul": lower_binary("mul"),
     "Div": lower_binary("div"),
+    "Score": lower_score,
+    "TopK": lower_top,
+    "Gather": lower_gather,
+    "Concat": lower_concat,
+    "ScatterElements": lower_places,
     "ReduceSum": lower_reduce(mean=False),
     "ReduceMean": lower_reduce(mean=True),
 }

@@ -27,6 +27,7 @@ from svitkit.models.quantized import (
 from svitkit.models.run import example_input
 from svitkit.models.size import layer_parameters, parameter_bytes
 from svitkit.models.spec import ModelSpec
+from svitkit.models.tokens import reduce_tokens
 from svitkit.models.user_class import build_user_class, is_user_class
 from svitkit.models.weights import StorageType, dump_weights, load_strictly, read_safetensors
 
@@ -58,13 +59,13 @@ class Checkpoint:
 
 
 def build_model(spec: ModelSpec) -> nn.Module:
-    """Builds a checkpoint's network with fresh weights: first the original, then its plan's channels are removed.
+    """Builds a checkpoint's network with fresh weights: the original, less its plan's channels, with fewer tokens.
 
     If the description quantizes input and membranes, the network rounds them. The random state of the caller does not
     change.
 
     Raises:
-        ConfigError: family, arguments, plan or membranes are wrong.
+        ConfigError: family, arguments, plan, tokens or membranes are wrong.
     """
     with torch.random.fork_rng(devices=[]):
         if is_user_class(spec.family):
@@ -73,6 +74,7 @@ def build_model(spec: ModelSpec) -> nn.Module:
             model = build_family(spec.family, spec.arguments)
     if spec.plan is not None:
         apply_plan(model, spec.plan)
+    reduce_tokens(model, spec.tokens)
     quantize_input(model, spec.quantization)
     quantize_membranes(model, spec.quantization)
     return model.eval()

@@ -15,6 +15,9 @@ from svitkit.lif_integer import Membrane
 from svitkit.manifest import STRICT, Normalization
 from svitkit.models.plan import PrunePlan
 
+TokenCriterion = Literal["difference", "activity", "grid", "random", "learned"]
+FIXED_CRITERIA = ("grid", "random")
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class InputQuantization:
@@ -57,6 +60,51 @@ class QuantizationSpec:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class TokenReduction:
+    """A block that computes some of its tokens only (:mod:`svitkit.models.tokens`).
+
+    Attributes:
+        block: qualified name of the module.
+        grid: tokens of its input along height and width.
+        channels: of its input.
+        kept: how many tokens it computes.
+        criterion: how they are chosen: ``difference`` and ``activity`` (:mod:`svitkit.models.token_ops`); ``learned``,
+            by a small network on spikes; ``grid`` and ``random``, the same whatever the input.
+        rest: whether the other tokens ``skip`` the block and come back behind it, or ``drop`` out.
+        currents: whether its input holds currents, not spikes or counts.
+        seed: of a random choice.
+    """
+
+    block: str
+    grid: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    channels: int = Field(ge=1)
+    kept: int = Field(ge=1)
+    criterion: TokenCriterion
+    rest: Literal["skip", "drop"]
+    currents: bool
+    seed: int = Field(default=0, ge=0)
+
+    def __post_init__(self) -> None:
+        """Checks that there are so many tokens.
+
+        Raises:
+            ValueError: more are kept than there are.
+        """
+        if self.kept > self.tokens:
+            raise ValueError(f"block '{self.block}' keeps {self.kept} of {self.tokens} tokens")
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of the input."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def looks(self) -> bool:
+        """Whether the choice depends on the input."""
+        return self.criterion not in FIXED_CRITERIA
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ModelSpec:
     """Everything that is needed to build a network again and to feed it.
 
@@ -71,6 +119,7 @@ class ModelSpec:
         class_names: one name per logit.
         plan: the channels that are kept; None if nothing was removed.
         quantization: the layers with integer weights; None means that all are float32.
+        tokens: the blocks that compute some of their tokens only.
         original_parameter_bytes: bytes of the deployed float32 parameters before anything was removed or quantized.
         provenance: how the weights came to be (commands, seeds, accuracies), for people.
     """
@@ -85,6 +134,7 @@ class ModelSpec:
     class_names: tuple[str, ...]
     plan: PrunePlan | None = None
     quantization: QuantizationSpec | None = None
+    tokens: tuple[TokenReduction, ...] = ()
     original_parameter_bytes: int = Field(ge=0)
     provenance: dict[str, Any] = Field(default_factory=dict)
 
