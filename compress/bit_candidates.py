@@ -35,7 +35,15 @@ def with_plan_membranes(network: QuantizedNetwork, rounding: CalibratedRounding,
 class BitCandidates:
     """Measures the accuracy of quantized networks on the validation split."""
 
-    def __init__(self, model: nn.Module, rounding: CalibratedRounding, validation: list[Batch], *, stops: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        rounding: CalibratedRounding,
+        validation: list[Batch],
+        *,
+        stops: bool,
+        sparse: bool = False,
+    ) -> None:
         """Keeps what all candidates share.
 
         Args:
@@ -43,8 +51,10 @@ class BitCandidates:
             rounding: makes a candidate of it.
             validation: batches on which decisions are made, in random order.
             stops: whether an evaluation may end where the floor is missed.
+            sparse: whether layers are stored without zeros where that is smaller.
         """
         self._model, self._rounding, self._validation, self._stops = model, rounding, validation, stops
+        self._sparse = sparse
         self._whole: torch.Tensor | None = None
 
     def measure(self, plan: BitPlan, *, floor: float | None = None) -> Measurement:
@@ -55,7 +65,8 @@ class BitCandidates:
             self.prepare()
         tally = Tally(sum(len(y) for _, y in self._validation), floor, self._whole)
         self._count(small.model, tally)
-        size = parameter_bytes(small.model, self._validation[0][0][:, :1], small.spec)
+        example = self._validation[0][0][:, :1]
+        size = parameter_bytes(small.model, example, small.spec, sparse=self._sparse)
         return Measurement(key=plan_key(plan), accuracy=tally.accuracy(), parameter_bytes=size, stopped=tally.stopped())
 
     def prepare(self) -> None:
@@ -76,22 +87,23 @@ class BitCandidates:
 class DriftProbes:
     """Measures how far the membrane potentials of quantized networks drift, on a few images."""
 
-    def __init__(self, model: nn.Module, rounding: CalibratedRounding, images: Batch) -> None:
+    def __init__(self, model: nn.Module, rounding: CalibratedRounding, images: Batch, *, sparse: bool = False) -> None:
         """Runs the network before once.
 
         Args:
             model: the network before.
             rounding: makes a candidate of it.
             images: (T, N, C, H, W) float32 of the validation split, and labels.
+            sparse: whether layers are stored without zeros where that is smaller.
         """
-        self._rounding, self._example = rounding, images[0][:, :1]
+        self._rounding, self._example, self._sparse = rounding, images[0][:, :1], sparse
         self._gauge = DriftGauge(model, images)
 
     def measure(self, plan: BitPlan, *, floor: float | None = None) -> Measurement:
         """Measures a candidate whole, whatever ``floor`` is."""
         small = build(self._rounding, plan)
         drift = self._gauge.compare(small.model)
-        size = parameter_bytes(small.model, self._example, small.spec)
+        size = parameter_bytes(small.model, self._example, small.spec, sparse=self._sparse)
         key = plan_key(plan, GATE)
         return Measurement(key=key, accuracy=drift.accuracy, parameter_bytes=size, drift=drift.potentials)
 

@@ -98,16 +98,17 @@ def prepare_search(
     progress("calibrate", 1, 1)
     few = config.gate_images
     gate = load_batches(data, "validation", timesteps=spec.timesteps, limit=few, batch_size=few)[0]
-    candidates = BitCandidates(model, rounding, validation, stops=work.sweep == "fast")
+    sparse = bool(spec.sparse)
+    candidates = BitCandidates(model, rounding, validation, stops=work.sweep == "fast", sparse=sparse)
     with (
         open_executor(work, candidates) as evaluating,
-        open_executor(work, DriftProbes(model, rounding, gate)) as gauging,
+        open_executor(work, DriftProbes(model, rounding, gate, sparse=sparse)) as gauging,
     ):
         search = BitSearch(
             config=config,
             evaluator=Evaluator(journal, evaluating, exact=work.sweep == "plain"),
             gauge=Evaluator(journal, gauging, stage=GATE),
-            size=lambda plan: quantized_bytes(model, counts, plan.bits()),
+            size=lambda plan: quantized_bytes(model, counts, plan.bits(), sparse=sparse),
             baseline=baseline,
             images=len(data.validation),
             original_bytes=spec.original_parameter_bytes or baseline.parameter_bytes,

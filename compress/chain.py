@@ -3,7 +3,7 @@
 The methods share ``max_drop``: the pruning may spend a part of it, and the search for bits what is left. A search for
 bits that ends with the fewest everywhere leaves nothing to gain, so the pruning gets all of the budget at first, and
 only where layers keep more bits less of it, ``SHARES`` one after the other. The smallest network within the limits is
-taken. Every step is a search of its own with a journal, in a folder beside the result while the work is under way.
+taken. ``lottery`` trains a ladder of networks, so that a chain with it has one attempt only. Every step is a search of its own with a journal, in a folder beside the result while the work is under way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from svitkit.compress.directory import prepare_directory
-from svitkit.compress.options import CONFIGS, INTEGER_METHODS, METHODS
+from svitkit.compress.options import CONFIGS, INTEGER_METHODS, LOTTERY, METHODS
 from svitkit.compress.report import REPORT_NAME, PruneReport, StepReport, outcome_text
 from svitkit.errors import ConfigError, unknown_name
 from svitkit.files import staged_directory
@@ -24,6 +24,9 @@ from svitkit.models.checkpoint import Checkpoint
 
 SHARES = (1.0, 0.5, 0.25)
 PRUNING = ("svitkit", "primesvt")
+"""Methods that remove channels; they may be followed by fine-tuning of their own."""
+FLOAT = (*PRUNING, LOTTERY)
+"""Methods that another one may follow."""
 STEPS_SUFFIX = ".steps"
 
 
@@ -44,7 +47,8 @@ def method_chain(text: str) -> tuple[str, ...]:
     """Reads the names of methods, divided by commas.
 
     Raises:
-        ConfigError: a name is unknown or stands twice, or a method that gives integers is not the last one.
+        ConfigError: a name is unknown or stands twice, a method that gives integers is not the last one, or one that
+            removes channels follows ``lottery``.
     """
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
@@ -53,11 +57,16 @@ def method_chain(text: str) -> tuple[str, ...]:
         if names.count(name) > 1:
             raise ConfigError(f"method '{name}' stands twice in '{text}'. Name it once.")
     for name in names[:-1]:
-        if name not in PRUNING:
+        if name not in FLOAT:
             raise ConfigError(
                 f"method '{name}' makes the weights integers, and no other method can follow it. "
-                f"Put it last, and methods that prune ({', '.join(PRUNING)}) before it."
+                f"Put it last, and methods that prune ({', '.join(FLOAT)}) before it."
             )
+    if LOTTERY in names[:-1] and names[names.index(LOTTERY) + 1] in PRUNING:
+        raise ConfigError(
+            f"method '{names[names.index(LOTTERY) + 1]}' would fill weights again that '{LOTTERY}' made 0. "
+            f"Put '{LOTTERY}' behind it."
+        )
     return names
 
 
@@ -97,7 +106,7 @@ def run_chain(
     if work.exists() and not resume:
         raise ConfigError(f"'{work}' was left by a run that did not finish. Go on with it (--resume), or remove it.")
     attempts: list[list[Step]] = []
-    for at, share in enumerate(SHARES):
+    for at, share in enumerate(SHARES[:1] if LOTTERY in methods else SHARES):
         steps = _attempt(checkpoint, work / str(at), methods, run, told, share=share, max_drop=max_drop)
         attempts.append(steps)
         if _cannot_gain(steps[-1].report):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from svitkit.compress.journal import JOURNAL_NAME
 from svitkit.compress.plot import PLOT_NAME
 from svitkit.compress.report import REPORT_NAME
+from svitkit.compress.rounds import ROUNDS_NAME
 from svitkit.errors import ConfigError
 from svitkit.models.checkpoint import SPEC_NAME, WEIGHTS_NAME
 
 TRAINING_NAME = "finetune.training.pt"
-OWN_FILES = {JOURNAL_NAME, PLOT_NAME, REPORT_NAME, SPEC_NAME, WEIGHTS_NAME, TRAINING_NAME}
+OWN_FILES = {JOURNAL_NAME, PLOT_NAME, REPORT_NAME, SPEC_NAME, WEIGHTS_NAME, TRAINING_NAME, ROUNDS_NAME}
 
 
 def prepare_directory(out: Path, *, resume: bool) -> None:
@@ -33,3 +35,4 @@ def prepare_directory(out: Path, *, resume: bool) -> None:
     if not resume and (report.exists() or not journal.exists()):
         for path in (report, journal, out / PLOT_NAME, out / TRAINING_NAME):
             path.unlink(missing_ok=True)
+        shutil.rmtree(out / ROUNDS_NAME, ignore_errors=True)

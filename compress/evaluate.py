@@ -115,6 +115,7 @@ class Candidates:
         repair: Repair | None = None,
         *,
         reuse_bytes: int | None = None,
+        sparse: bool = False,
     ) -> None:
         """Keeps what all candidates share.
 
@@ -125,11 +126,13 @@ class Candidates:
             reuse_bytes: memory for the outputs of modules that candidates share; evaluations stop early where the floor
                 is missed. None for the plain way, in which every candidate runs whole on every image; what passes the
                 floor has the same accuracy either way.
+            sparse: whether candidates are stored without zeros where that is smaller.
         """
         self._model = model
         self._validation = validation
         self._repair = repair
         self._fast = reuse_bytes is not None
+        self._sparse = sparse
         self._prefix = Prefix([x for x, _ in validation], reuse_bytes or 0)
         self._whole: torch.Tensor | None = None
 
@@ -185,4 +188,4 @@ class Candidates:
 
     def size(self, model: nn.Module, quantization: QuantizationSpec | None = None) -> int:
         """Returns the bytes of a network's deployed parameters."""
-        return parameter_bytes(model, self._validation[0][0][:, :1], quantization)
+        return parameter_bytes(model, self._validation[0][0][:, :1], quantization, sparse=self._sparse)

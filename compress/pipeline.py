@@ -25,7 +25,8 @@ from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.importance import filter_norms
 from svitkit.compress.journal import JOURNAL_NAME, Journal, Measurement, Subject
 from svitkit.compress.layer_costs import LayerCosts, PlanCosts, macs_costs, memory_costs
-from svitkit.compress.options import INTEGER_METHODS, CompressOptions, WorkOptions, configure
+from svitkit.compress.lottery import LotteryConfig
+from svitkit.compress.options import INTEGER_METHODS, LOTTERY, CompressOptions, WorkOptions, configure
 from svitkit.compress.plot import PLOT_NAME, draw_sweep
 from svitkit.compress.prefix import spare_bytes
 from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search
@@ -44,6 +45,8 @@ from svitkit.compress.report import (
 )
 from svitkit.compress.report_bits import BitsReport, describe_search, reasons_of_search
 from svitkit.compress.report_layers import LayerReport, describe_layers, reasons_of_uniform
+from svitkit.compress.report_tickets import TicketsReport
+from svitkit.compress.ticket_pipeline import finished, prepare_tickets
 from svitkit.data.dataset import Dataset
 from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.files import staged_directory
@@ -51,7 +54,7 @@ from svitkit.manifest import to_json
 from svitkit.models.checkpoint import Checkpoint, checkpoint_sha256, save_checkpoint
 from svitkit.models.plan import PrunePlan
 from svitkit.models.run import example_input
-from svitkit.models.size import layer_parameters
+from svitkit.models.size import layer_parameters, sparse_layers
 from svitkit.models.spec import QuantizationSpec, match_dataset
 
 Progress = Callable[[str, int, int], None]
@@ -102,7 +105,8 @@ def compress_model(
 
     ``svitkit`` (:mod:`svitkit.compress.balance`) and ``primesvt`` prune; ``int8`` and ``int4`` round weights
     (:mod:`svitkit.compress.quantize`), also pruned ones; ``aq4svit-greedy`` and ``aq4svit-beam`` search how many bits
-    every block gets (:mod:`svitkit.compress.aq4svit`).
+    every block gets (:mod:`svitkit.compress.aq4svit`); ``lottery`` makes single weights 0 and trains the others
+    (:mod:`svitkit.compress.lottery`).
 
     Beside the checkpoint the directory holds ``report.json``, its picture ``sweep.svg``, and ``search.jsonl``, the
     journal of every measurement. Every decision is taken on the validation split; the test split is measured once
@@ -115,9 +119,9 @@ def compress_model(
         method: a name of ``METHODS``; or several, divided by commas, under one budget of accuracy
             (:mod:`svitkit.compress.chain`).
         max_drop: accuracy that may be lost on the validation split, in points; 3, or 1.5 for ``aq4svit`` or several
-            methods, if not given.
-        min_saving: fraction of the original network's parameter bytes that must be saved; 0.25, or 0 for ``aq4svit``,
-            if not given.
+            methods, or 0.5 for ``lottery``, if not given.
+        min_saving: fraction of the original network's parameter bytes that must be saved; 0.25, or 0 for ``aq4svit``
+            and ``lottery``, if not given.
         finetune_epochs: passes over the training split after pruning, 0 for none.
         resume: go on with the journal that ``out`` holds.
         bn_recalibration: training images on which every candidate's batch norms are calibrated again, 0 for none.
@@ -194,6 +198,7 @@ class _Compression:
         self.checkpoint, self.data, self.out, self.options, self.progress = checkpoint, data, out, options, progress
         self.costs = costs
         self.work = work
+        self.sparse = bool(checkpoint.spec.sparse) or options.method == LOTTERY
         self.timesteps = checkpoint.spec.timesteps
         self.validation = load_batches(
             data, "validation", timesteps=self.timesteps, seed=ORDER_SEED, batch_size=VALIDATION_BATCH
@@ -205,6 +210,7 @@ class _Compression:
             self.validation,
             self._repair(int(share * reuse_bytes)),
             reuse_bytes=int((1 - share) * reuse_bytes) if work.sweep == "fast" else None,
+            sparse=self.sparse,
         )
 
     def _repair(self, reuse_bytes: int) -> Repair | None:
@@ -219,6 +225,8 @@ class _Compression:
             return self._quantize(journal)
         if isinstance(self.options.config, AQ4SViTConfig):
             return self._search_bits(self.options.config, journal)
+        if isinstance(self.options.config, LotteryConfig):
+            return self._draw_ticket(self.options.config, journal)
         self.progress("trace", 0, 1)
         found = find_groups(
             self.checkpoint.model,
@@ -332,6 +340,29 @@ class _Compression:
         reasons, bits = reasons_of_search(found.search, small.weights), describe_search(found.search, found.outcome)
         return self._finish_integers(found.search, small, journal, reasons, bits)
 
+    def _draw_ticket(self, config: LotteryConfig, journal: Journal) -> CompressResult:
+        """Lottery: trains ever sparser networks, and takes the sparsest within the limits."""
+        found = finished(self.out)
+        if found is not None:
+            return CompressResult(checkpoint=found[0], report=found[1], satisfied=found[1].satisfied)
+        search = prepare_tickets(
+            self.checkpoint,
+            self.data,
+            self.validation,
+            config,
+            folder=self.out,
+            journal=journal,
+            baseline=self._baseline(journal),
+            size=self.candidates.size,
+            progress=self.progress,
+        )
+        ticket = search.run()
+        size = self.candidates.size(ticket.model)
+        after = journal.measure("validation, final", lambda: (accuracy(ticket.model, self.validation), size))
+        outcome = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
+        report = self._describe(search, outcome, journal, ticket.model, tickets=ticket.report)
+        return self._write(ticket.model, outcome.plan, report)
+
     def _finish_integers(
         self,
         search: Search | BitSearch,
@@ -391,6 +422,7 @@ class _Compression:
         layers: tuple[LayerReport, ...] = (),
         quantization: QuantizationSpec | None = None,
         bits: BitsReport | None = None,
+        tickets: TicketsReport | None = None,
     ) -> PruneReport:
         size = self.candidates.size(model, quantization)
         after = journal.measure("validation, final", lambda: (accuracy(model, self.validation), size))
@@ -409,6 +441,7 @@ class _Compression:
             groups=groups,
             layers=layers,
             bits=bits,
+            tickets=tickets,
         )
 
     def _test(
@@ -431,6 +464,7 @@ class _Compression:
             spec,
             plan=compose(spec.plan, plan) if plan.groups else spec.plan,
             quantization=small.spec if small else None,
+            sparse=tuple(sparse_layers(model, small.spec if small else None)) if self.sparse else (),
             original_parameter_bytes=report.original_parameter_bytes,
             provenance={
                 **spec.provenance,

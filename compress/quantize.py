@@ -41,7 +41,14 @@ from svitkit.compress.recalibrate import follow
 from svitkit.compress.rounding import round_weight
 from svitkit.errors import UnsupportedError
 from svitkit.manifest import Normalization
-from svitkit.models.quantized import QuantizedWeight, input_quantization, qmax, quantizable_weight, quantize_input
+from svitkit.models.quantized import (
+    QUANTIZABLE,
+    QuantizedWeight,
+    input_quantization,
+    qmax,
+    quantizable_weight,
+    quantize_input,
+)
 from svitkit.models.size import layer_parameters
 from svitkit.models.spec import QuantizationSpec
 
@@ -108,8 +115,7 @@ def uniform_bits(model: nn.Module, example: torch.Tensor, bits: int) -> dict[str
     Raises:
         UnsupportedError: no layer has weights that can be quantized.
     """
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-    layers = [name for name in layer_parameters(model, example) if isinstance(model.get_submodule(name), kinds)]
+    layers = [name for name in layer_parameters(model, example) if isinstance(model.get_submodule(name), QUANTIZABLE)]
     if not layers:
         raise UnsupportedError("the network has no convolution or linear layer, so there is nothing to quantize.")
     chosen = dict.fromkeys(layers, bits)

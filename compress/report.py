@@ -10,15 +10,17 @@ from svitkit.compress.aq4svit import AQ4SViTConfig, BitSearch
 from svitkit.compress.balance import BalanceConfig, BalanceSearch
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.layer_costs import Spent
+from svitkit.compress.lottery import LotteryConfig, TicketSearch
 from svitkit.compress.options import Config
 from svitkit.compress.primesvt import Outcome, Search, Swept
 from svitkit.compress.report_bits import BitsReport
 from svitkit.compress.report_candidates import CandidateReport, describe_candidates
 from svitkit.compress.report_layers import LayerReport
+from svitkit.compress.report_tickets import TicketsReport
 from svitkit.manifest import STRICT
 
 REPORT_NAME = "report.json"
-AnySearch = Search | BalanceSearch | BitSearch
+AnySearch = Search | BalanceSearch | BitSearch | TicketSearch
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -127,6 +129,7 @@ class PruneReport:
         candidates: every descent that was tried; empty if the method does not descend.
         objective: what the search made as small as it could, if it was not the bytes alone.
         bits: the search for bits, if there was one.
+        tickets: the search for a lottery ticket, if there was one.
         steps: the methods one after the other, if there were several; ``settings`` are those of the last one then.
     """
 
@@ -150,6 +153,7 @@ class PruneReport:
     candidates: tuple[CandidateReport, ...] = ()
     objective: Spent | None = None
     bits: BitsReport | None = None
+    tickets: TicketsReport | None = None
     steps: tuple[StepReport, ...] = ()
 
 
@@ -206,7 +210,7 @@ def _points(robustness: Swept) -> tuple[SweepPoint, ...]:
 
 
 def _passed_over(robustness: Swept | None, config: Config) -> str:
-    assert not isinstance(config, AQ4SViTConfig)
+    assert not isinstance(config, AQ4SViTConfig | LotteryConfig)
     if robustness is None or not robustness.trials or isinstance(config, BalanceConfig):
         return f"too narrow: no rate leaves fewer channels, in multiples of {config.channel_multiple}"
     if robustness.score is None:
@@ -232,6 +236,7 @@ def describe_outcome(
     groups: tuple[GroupReport, ...] = (),
     layers: tuple[LayerReport, ...] = (),
     bits: BitsReport | None = None,
+    tickets: TicketsReport | None = None,
 ) -> PruneReport:
     """Puts a report together; the constraints are judged on the network as it is in the end.
 
@@ -248,6 +253,7 @@ def describe_outcome(
         groups: what happened to every group, if the method prunes.
         layers: what happened to every layer, if the method quantizes.
         bits: the search for bits, if there was one.
+        tickets: the search for a lottery ticket, if there was one.
     """
     config, saving = search.config, search.saving(outcome.measurement)
     drop = before.validation - after.validation
@@ -275,6 +281,7 @@ def describe_outcome(
         candidates=describe_candidates(search, outcome),
         objective=outcome.objective,
         bits=bits,
+        tickets=tickets,
     )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pydantic.dataclasses import dataclass
 
-from svitkit.compress.aq4svit import BitSearch
-from svitkit.compress.balance import BalanceSearch
-from svitkit.compress.primesvt import Outcome, Search
+from svitkit.compress.goal import Goal
+from svitkit.compress.primesvt import Outcome
 from svitkit.manifest import STRICT
 
 
@@ -33,7 +32,7 @@ class CandidateReport:
     ratios: dict[str, float]
 
 
-def describe_candidates(search: Search | BalanceSearch | BitSearch, outcome: Outcome) -> tuple[CandidateReport, ...]:
+def describe_candidates(search: Goal, outcome: Outcome) -> tuple[CandidateReport, ...]:
     """Lists what every descent came to.
 
     Args:

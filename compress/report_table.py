@@ -6,13 +6,16 @@ from rich.table import Table
 
 from svitkit.compress.report import GroupReport, PruneReport
 from svitkit.compress.report_layers import add_layers
+from svitkit.compress.report_tickets import add_tickets
 
 
 def report_table(report: PruneReport) -> Table:
-    """Returns the report's groups or layers as a table for the terminal; totals stand in the caption."""
+    """Returns the report's groups, layers or rounds as a table for the terminal; totals stand in the caption."""
     table = Table(title=f"{report.method}: {'constraints met' if report.satisfied else 'constraints NOT met'}")
     if report.layers:
         add_layers(table, report.layers)
+    elif report.tickets is not None:
+        add_tickets(table, report.tickets)
     else:
         _add_groups(table, report.groups)
     table.caption = (

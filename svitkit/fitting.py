@@ -65,7 +65,7 @@ class FitResult:
     Attributes:
         best_epoch: whose weights the network now has, from 0.
         validation_accuracy: percent, of that epoch.
-        history: validation accuracy of every epoch.
+        history: validation accuracy of every epoch that was run.
     """
 
     best_epoch: int
@@ -79,6 +79,8 @@ def fit(
     options: FitOptions,
     *,
     teacher: nn.Module | None = None,
+    first_epoch: int = 0,
+    on_epoch: Callable[[int], None] | None = None,
     report: Report | None = None,
     state: Path | None = None,
 ) -> FitResult:
@@ -90,6 +92,9 @@ def fit(
         options: how.
         teacher: a network for the same data whose answers are learned along with the labels, by the share
             ``options.distillation``; in evaluation mode.
+        first_epoch: where in the schedule of learning rates the training begins; so many epochs fewer are run.
+        on_epoch: told the number of an epoch at its end, from 0, while ``model`` has the weights of that end. After a
+            stop it may be told an epoch again, with the same weights.
         report: told after every step.
         state: file that the state is written to every two minutes and after every epoch, and continued from if it
             exists. It is left for the caller to remove.
@@ -98,14 +103,15 @@ def fit(
         Accuracies on the validation split; the model is in evaluation mode.
 
     Raises:
-        ConfigError: the loss is not finite, or the state file belongs to another training.
+        ConfigError: the loss is not finite, the schedule has no such epoch, or the state file belongs to another
+            training.
     """
     with _fast(model):
-        run = _Run(model, dataset, options, teacher)
+        run = _Run(model, dataset, options, teacher, first_epoch)
         if state is not None and state.exists():
             run.load(state)
         saved = time.monotonic()
-        for epoch in range(len(run.history), options.epochs):
+        for epoch in range(run.next_epoch, options.epochs):
             loss = 0.0
             for step, loss in run.epoch(epoch):
                 if report:
@@ -114,6 +120,8 @@ def fit(
                     run.save(state)
                     saved = time.monotonic()
             run.judge()
+            if on_epoch:
+                on_epoch(epoch)
             if state is not None:
                 run.save(state)
                 saved = time.monotonic()
@@ -137,9 +145,17 @@ class _Run:
     """One training under way: weights, optimizer, and the best epoch so far."""
 
     def __init__(
-        self, model: nn.Module, dataset: Dataset, options: FitOptions, teacher: nn.Module | None = None
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        options: FitOptions,
+        teacher: nn.Module | None = None,
+        first_epoch: int = 0,
     ) -> None:
         self.model, self.dataset, self.options, self.teacher = model, dataset, options, teacher
+        if not 0 <= first_epoch < options.epochs:
+            raise ConfigError(f"a training of {options.epochs} epochs cannot begin at epoch {first_epoch}.")
+        self.first_epoch = first_epoch
         if not len(dataset.validation):
             raise ConfigError(f"data '{dataset.name}' has no validation split to choose the best epoch on.")
         if len(dataset.train) < 2:
@@ -153,8 +169,13 @@ class _Run:
             )
         self.history: list[float] = []
         self.done = 0
-        self.best_epoch = 0
+        self.best_epoch = first_epoch
         self.best: dict[str, torch.Tensor] = {}
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch that is under way or comes next."""
+        return self.first_epoch + len(self.history)
 
     def epoch(self, epoch: int) -> Iterator[tuple[int, float]]:
         """Passes over what is left of the training split; everything random depends on seed, epoch and step alone."""
@@ -218,10 +239,11 @@ class _Run:
 
         Epochs of a single time step are measured so, and never kept.
         """
-        epoch = len(self.history)
+        epoch = self.next_epoch
         timesteps = self.options.timesteps_in(epoch)
         reached = accuracy(self.model, self.dataset, "validation", timesteps=timesteps)
-        if reached >= max(self.history[self.options.single_step_epochs :], default=0.0):
+        comparable = max(0, self.options.single_step_epochs - self.first_epoch)
+        if reached >= max(self.history[comparable:], default=0.0):
             self.best_epoch = epoch
             self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
         self.history.append(reached)
@@ -229,8 +251,9 @@ class _Run:
 
     def progress(self, epoch: int, step: int, loss: float, reached: float | None = None) -> TrainingProgress:
         """Says where the training stands."""
-        costs = [self.options.timesteps_in(each) for each in range(self.options.epochs)]
-        done = sum(costs[:epoch]) + costs[epoch] * step / self.steps_per_epoch
+        costs = [self.options.timesteps_in(each) for each in range(self.first_epoch, self.options.epochs)]
+        at = epoch - self.first_epoch
+        done = sum(costs[:at]) + costs[at] * step / self.steps_per_epoch
         return TrainingProgress(
             epoch=epoch,
             epochs=self.options.epochs,
@@ -247,7 +270,7 @@ class _Run:
         self.model.eval()
         return FitResult(
             best_epoch=self.best_epoch,
-            validation_accuracy=self.history[self.best_epoch],
+            validation_accuracy=self.history[self.best_epoch - self.first_epoch],
             history=tuple(self.history),
         )
 
@@ -256,6 +279,7 @@ class _Run:
         content = {
             "options": asdict(self.options),
             "data": [self.dataset.name, len(self.dataset.train)],
+            "first_epoch": self.first_epoch,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
@@ -273,6 +297,7 @@ class _Run:
             content = torch.load(path, map_location=device_of(self.model), weights_only=True)
             same = content["options"] == asdict(self.options)
             same = same and content["data"] == [self.dataset.name, len(self.dataset.train)]
+            same = same and content["first_epoch"] == self.first_epoch
             if same:
                 self.model.load_state_dict(content["model"])
                 self.optimizer.load_state_dict(content["optimizer"])

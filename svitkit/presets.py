@@ -140,10 +140,7 @@ def find_preset(arch: str) -> Preset:
 
 
 def fit_options(arch: str, **changes: Any) -> FitOptions:
-    """Returns a preset's training with changes.
-
-    With another number of epochs, those of a single time step keep their share of them, and at least one epoch is left
-    with all time steps.
+    """Returns a preset's training with changes, as :func:`change_fit` makes them.
 
     Args:
         arch: a name of ``PRESETS``.
@@ -152,7 +149,22 @@ def fit_options(arch: str, **changes: Any) -> FitOptions:
     Raises:
         ConfigError: the name is unknown, or a value is out of range.
     """
-    recipe = find_preset(arch).fit
+    return change_fit(find_preset(arch).fit, **changes)
+
+
+def change_fit(recipe: FitOptions, **changes: Any) -> FitOptions:
+    """Returns a training with changes.
+
+    With another number of epochs, those of a single time step keep their share of them, and at least one epoch is left
+    with all time steps.
+
+    Args:
+        recipe: the training.
+        changes: attributes of :class:`FitOptions`.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
     if "epochs" in changes and "single_step_epochs" not in changes:
         share = recipe.single_step_epochs / recipe.epochs
         changes["single_step_epochs"] = min(round(share * changes["epochs"]), max(0, changes["epochs"] - 1))

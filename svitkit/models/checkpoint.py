@@ -50,8 +50,9 @@ class Checkpoint:
     quantized: Mapping[str, QuantizedWeight] = field(default_factory=dict)
 
     def parameter_bytes(self) -> int:
-        """Returns the bytes of the parameters as deployed, integer weights at their width."""
-        return parameter_bytes(self.model, example_input(self.spec), self.spec.quantization)
+        """Returns the bytes of the parameters as deployed, integer weights at their width, sparse ones without zeros."""
+        spec = self.spec
+        return parameter_bytes(self.model, example_input(spec), spec.quantization, sparse=bool(spec.sparse))
 
     def parameter_count(self) -> int:
         """Returns the number of weights and biases as deployed, whatever their width."""

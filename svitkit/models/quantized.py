@@ -23,6 +23,8 @@ from svitkit.models.spec import InputQuantization, QuantizationSpec
 
 LARGEST_BYTE = 255
 BYTE_BITS = 8
+QUANTIZABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+"""The layers whose weights can be integers, or stored without their zeros."""
 
 
 def qmax(bits: int) -> int:
@@ -132,7 +134,7 @@ def quantizable_weight(model: nn.Module, layer: str, source: str) -> torch.Tenso
         ConfigError: there is no such layer.
     """
     module = dict(model.named_modules()).get(layer)
-    if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+    if not isinstance(module, QUANTIZABLE):
         got = "nothing" if module is None else f"a {type(module).__name__}"
         raise ConfigError(
             f"'{source}' quantizes layer '{layer}', which is {got}, wanted a convolution or linear layer."

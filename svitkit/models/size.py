@@ -12,15 +12,18 @@ from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from svitkit.models.quantized import stored_bytes
+from svitkit.models.quantized import BYTE_BITS, QUANTIZABLE, stored_bytes
 from svitkit.models.run import forward_logits
+from svitkit.models.sparse import sparse_bytes
 from svitkit.models.spec import QuantizationSpec
 
 FLOAT32_BYTES = 4
 LAYERS = (_ConvNd, nn.Linear, _BatchNorm)
 
 
-def parameter_bytes(model: nn.Module, example: torch.Tensor, quantization: QuantizationSpec | None = None) -> int:
+def parameter_bytes(
+    model: nn.Module, example: torch.Tensor, quantization: QuantizationSpec | None = None, *, sparse: bool = False
+) -> int:
     """Counts the bytes of the parameters as deployed: batch norms folded, dead parameters gone.
 
     A batch norm whose input is a convolution's or linear layer's output folds into it and leaves one bias per channel;
@@ -33,30 +36,59 @@ def parameter_bytes(model: nn.Module, example: torch.Tensor, quantization: Quant
         model: the network.
         example: (T, B, C, H, W) float32, any input of the right shape.
         quantization: which layers have integer weights; None for none.
+        sparse: whether layers are stored as bitmap and values (:mod:`svitkit.models.sparse`) where that is smaller.
 
     Returns:
         Bytes.
     """
     bits = {} if quantization is None else quantization.layers
-    return quantized_bytes(model, layer_parameters(model, example), bits)
+    return quantized_bytes(model, layer_parameters(model, example), bits, sparse=sparse)
 
 
-def quantized_bytes(model: nn.Module, counts: Mapping[str, int], bits: Mapping[str, int]) -> int:
+def quantized_bytes(
+    model: nn.Module, counts: Mapping[str, int], bits: Mapping[str, int], *, sparse: bool = False
+) -> int:
     """Counts the bytes of the deployed parameters of a network whose layers are known (:func:`layer_parameters`).
 
     Args:
         model: the network.
         counts: parameters by layer.
         bits: of a weight by layer; a layer without stays float32.
+        sparse: whether layers are stored as bitmap and values where that is smaller.
     """
-    return sum(_layer_bytes(model.get_submodule(name), count, bits.get(name)) for name, count in counts.items())
+    return sum(_layer_bytes(model.get_submodule(name), count, bits.get(name), sparse) for name, count in counts.items())
 
 
-def _layer_bytes(layer: nn.Module, count: int, bits: int | None) -> int:
-    if bits is None:
-        return FLOAT32_BYTES * count
+def sparse_layers(model: nn.Module, quantization: QuantizationSpec | None = None, *, float_bits: int = 32) -> list[str]:
+    """Lists the layers that bitmap and values store in fewer bytes, in the order of their definition.
+
+    Args:
+        model: the network.
+        quantization: which layers have integer weights; None for none.
+        float_bits: of a weight of the other layers.
+    """
+    bits = {} if quantization is None else quantization.layers
+    names = [name for name, module in model.named_modules() if isinstance(module, QUANTIZABLE)]
+    return [name for name in names if _is_sparser(model.get_submodule(name), bits.get(name, float_bits))]
+
+
+def _is_sparser(layer: nn.Module, bits: int) -> bool:
     weight = layer.get_parameter("weight")
-    return stored_bytes(weight.numel(), bits) + FLOAT32_BYTES * (len(weight) + count - weight.numel())
+    return _sparse_bytes(weight, bits) < stored_bytes(weight.numel(), bits)
+
+
+def _sparse_bytes(weight: torch.Tensor, bits: int) -> int:
+    return sparse_bytes(weight.numel(), int(weight.count_nonzero()), bits)
+
+
+def _layer_bytes(layer: nn.Module, count: int, bits: int | None, sparse: bool) -> int:
+    if not isinstance(layer, QUANTIZABLE):
+        return FLOAT32_BYTES * count
+    weight, width = layer.get_parameter("weight"), bits or BYTE_BITS * FLOAT32_BYTES
+    dense = stored_bytes(weight.numel(), width)
+    scales = 0 if bits is None else len(weight)
+    rest = FLOAT32_BYTES * (scales + count - weight.numel())
+    return rest + (min(dense, _sparse_bytes(weight, width)) if sparse else dense)
 
 
 def layer_parameters(model: nn.Module, example: torch.Tensor) -> dict[str, int]:

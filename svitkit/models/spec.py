@@ -120,6 +120,9 @@ class ModelSpec:
         plan: the channels that are kept; None if nothing was removed.
         quantization: the layers with integer weights; None means that all are float32.
         tokens: the blocks that compute some of their tokens only.
+        sparse: the layers whose weights are stored as bitmap and values (:mod:`svitkit.models.sparse`), by the
+            qualified name of a convolution or linear layer. The weights file has there ``name.weight_bitmap`` (uint8)
+            and, as ``name.weight``, the values in a row.
         original_parameter_bytes: bytes of the deployed float32 parameters before anything was removed or quantized.
         provenance: how the weights came to be (commands, seeds, accuracies), for people.
     """
@@ -135,6 +138,7 @@ class ModelSpec:
     plan: PrunePlan | None = None
     quantization: QuantizationSpec | None = None
     tokens: tuple[TokenReduction, ...] = ()
+    sparse: tuple[str, ...] = ()
     original_parameter_bytes: int = Field(ge=0)
     provenance: dict[str, Any] = Field(default_factory=dict)
 

@@ -1,0 +1,77 @@
+"""The search for a lottery ticket with everything that it needs: the recipe, the folder of rounds, and the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from svitkit.compress.evaluate import Batch, load_batches
+from svitkit.compress.journal import Journal, Measurement
+from svitkit.compress.lottery import LotteryConfig, TicketSearch, rewinding, training_recipe
+from svitkit.compress.report import REPORT_NAME, PruneReport
+from svitkit.compress.rounds import ROUNDS_NAME, Rounds
+from svitkit.data.dataset import Dataset
+from svitkit.manifest import from_json
+from svitkit.models.checkpoint import Checkpoint, load_checkpoint
+
+
+def finished(out: Path) -> tuple[Checkpoint, PruneReport] | None:
+    """Returns what a search that came to its end wrote; its rounds are gone, so that it cannot be repeated.
+
+    Raises:
+        ConfigError: the report or the checkpoint is damaged.
+    """
+    report = out / REPORT_NAME
+    if not report.exists():
+        return None
+    return load_checkpoint(out), from_json(report.read_bytes(), PruneReport, source=str(report))
+
+
+def prepare_tickets(
+    checkpoint: Checkpoint,
+    data: Dataset,
+    validation: list[Batch],
+    config: LotteryConfig,
+    *,
+    folder: Path,
+    journal: Journal,
+    baseline: Measurement,
+    size: Callable[[nn.Module], int],
+    progress: Callable[[str, int, int], None],
+) -> TicketSearch:
+    """Returns a search that can begin (:mod:`svitkit.compress.lottery`).
+
+    Args:
+        checkpoint: the network; it is not changed.
+        data: rounds are trained on its training split.
+        validation: batches on which decisions are made.
+        config: constraints and settings.
+        folder: the rounds lie in a folder inside, until the result is written.
+        journal: what was measured before, and is now.
+        baseline: the network as it is.
+        size: returns the bytes of a network's deployed parameters.
+        progress: told the stage, how much of it is done, and how much there is.
+
+    Raises:
+        ConfigError: how the network was trained is not known, or a setting does not fit it.
+    """
+    options = training_recipe(checkpoint.spec, config)
+    return TicketSearch(
+        config=config,
+        baseline=baseline,
+        original_bytes=checkpoint.spec.original_parameter_bytes or baseline.parameter_bytes,
+        rounds=Rounds(
+            checkpoint.spec,
+            data,
+            folder / ROUNDS_NAME,
+            options=options,
+            rewind_epoch=rewinding(options, config),
+            progress=progress,
+        ),
+        journal=journal,
+        validation=validation,
+        test=load_batches(data, "test", timesteps=checkpoint.spec.timesteps),
+        size=size,
+    )
