@@ -3,7 +3,8 @@
 The methods share ``max_drop``: the pruning may spend a part of it, and the search for bits what is left. A search for
 bits that ends with the fewest everywhere leaves nothing to gain, so the pruning gets all of the budget at first, and
 only where layers keep more bits less of it, ``SHARES`` one after the other. The smallest network within the limits is
-taken. ``lottery`` trains a ladder of networks, so that a chain with it has one attempt only. Every step is a search of its own with a journal, in a folder beside the result while the work is under way.
+taken. ``lottery`` trains a ladder of networks, so that a chain with it has one attempt only. Every step is a search of
+its own with a journal, in a folder beside the result while the work is under way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Trainings of one network with different weights left out, each kept on disk until the search is over.
 
-Every training has a folder: ``training.pt`` while it runs, from which a stopped one goes on; then ``settled.safetensors``,
-the weights after its last epoch, and ``best.safetensors``, those of its best epoch, whose presence says that it is done.
+Every training has a folder: ``training.pt`` while it runs, from which a stopped one goes on; then the weights after its
+last epoch, ``settled.safetensors``, and those of its best epoch, ``best.safetensors``, which say that it is done.
 """
 
 from __future__ import annotations

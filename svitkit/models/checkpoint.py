@@ -26,6 +26,7 @@ from svitkit.models.quantized import (
 )
 from svitkit.models.run import example_input
 from svitkit.models.size import layer_parameters, parameter_bytes
+from svitkit.models.sparse_layers import expand_layers, sparse_tensors
 from svitkit.models.spec import ModelSpec
 from svitkit.models.tokens import reduce_tokens
 from svitkit.models.user_class import build_user_class, is_user_class
@@ -50,7 +51,7 @@ class Checkpoint:
     quantized: Mapping[str, QuantizedWeight] = field(default_factory=dict)
 
     def parameter_bytes(self) -> int:
-        """Returns the bytes of the parameters as deployed, integer weights at their width, sparse ones without zeros."""
+        """Returns the bytes of the parameters as deployed: integers at their width, sparse layers without zeros."""
         spec = self.spec
         return parameter_bytes(self.model, example_input(spec), spec.quantization, sparse=bool(spec.sparse))
 
@@ -99,13 +100,17 @@ def save_checkpoint(
         quantized: integers and scales of every layer that ``spec.quantization`` names; they are stored as they are.
 
     Raises:
-        ConfigError: a weight is not finite, is not its integers times its scale, or ``path`` is something else than a
-            checkpoint.
+        ConfigError: a weight is not finite, is not its integers times its scale, a sparse layer does not exist, or
+            ``path`` is something else than a checkpoint.
     """
     check_target(path)
     check_quantized(model, spec.quantization, quantized or {})
-    integers = [stored_tensors(layer, weight) for layer, weight in (quantized or {}).items()]
-    weights = dump_weights(model, dtype, instead={name: t for layer in integers for name, t in layer.items()})
+    instead: dict[str, torch.Tensor] = {}
+    for layer, weight in (quantized or {}).items():
+        instead |= stored_tensors(layer, weight)
+    for layer in spec.sparse:
+        instead |= sparse_tensors(model, layer, dtype, (quantized or {}).get(layer))
+    weights = dump_weights(model, dtype, instead=instead)
     with staged_directory(path) as staged:
         (staged / WEIGHTS_NAME).write_bytes(weights)
         (staged / SPEC_NAME).write_text(to_json(spec, ModelSpec))
@@ -133,6 +138,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     spec = from_json((path / SPEC_NAME).read_bytes(), ModelSpec, source=str(path / SPEC_NAME))
     model = build_model(spec)
     source, tensors = str(path / WEIGHTS_NAME), read_safetensors(path / WEIGHTS_NAME)
+    expand_layers(tensors, spec, model, source)
     quantized = {} if spec.quantization is None else read_quantized(tensors, spec.quantization, model, source)
     load_strictly(model, tensors, source)
     return Checkpoint(model=model, spec=spec, quantized=quantized)

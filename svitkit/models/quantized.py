@@ -103,7 +103,7 @@ def read_quantized(
         stored = tensors.get(f"{layer}.weight")
         if scale is None or stored is None:
             raise ConfigError(f"'{source}' lacks the integers or the scale of the quantized layer '{layer}'.")
-        integers = _read_integers(stored, tuple(wanted.shape), bits, f"'{source}': tensor '{layer}.weight'")
+        integers = read_integers(stored, tuple(wanted.shape), bits, f"'{source}': tensor '{layer}.weight'")
         if scale.dtype != torch.float32 or tuple(scale.shape) != (len(wanted),):
             got = f"{scale.dtype} {tuple(scale.shape)}"
             raise ConfigError(f"'{source}': tensor '{layer}.weight_scale' is {got}, wanted float32 ({len(wanted)},).")
@@ -114,7 +114,18 @@ def read_quantized(
     return found
 
 
-def _read_integers(stored: torch.Tensor, shape: tuple[int, ...], bits: int, where: str) -> NDArray[np.int8]:
+def read_integers(stored: torch.Tensor, shape: tuple[int, ...], bits: int, where: str) -> NDArray[np.int8]:
+    """Returns integers from what :func:`stored_tensors` gave.
+
+    Args:
+        stored: int8, or uint8 below 8 bits.
+        shape: of the integers.
+        bits: 2 to 8.
+        where: which tensor it is, for the error message.
+
+    Raises:
+        ConfigError: type or shape are others, or an integer is out of range.
+    """
     packed = bits < BYTE_BITS
     kind, extents = (torch.uint8, (stored_bytes(math.prod(shape), bits),)) if packed else (torch.int8, shape)
     if stored.dtype != kind or tuple(stored.shape) != extents:
@@ -127,8 +138,14 @@ def _read_integers(stored: torch.Tensor, shape: tuple[int, ...], bits: int, wher
     return integers
 
 
-def quantizable_weight(model: nn.Module, layer: str, source: str) -> torch.Tensor:
+def quantizable_weight(model: nn.Module, layer: str, source: str, *, does: str = "quantizes") -> torch.Tensor:
     """Returns the weight of a convolution or linear layer.
+
+    Args:
+        model: the network.
+        layer: qualified name.
+        source: what names the layer, for the error message.
+        does: what the source does with it.
 
     Raises:
         ConfigError: there is no such layer.
@@ -136,9 +153,7 @@ def quantizable_weight(model: nn.Module, layer: str, source: str) -> torch.Tenso
     module = dict(model.named_modules()).get(layer)
     if not isinstance(module, QUANTIZABLE):
         got = "nothing" if module is None else f"a {type(module).__name__}"
-        raise ConfigError(
-            f"'{source}' quantizes layer '{layer}', which is {got}, wanted a convolution or linear layer."
-        )
+        raise ConfigError(f"'{source}' {does} layer '{layer}', which is {got}, wanted a convolution or linear layer.")
     return module.weight
 
 

@@ -35,12 +35,26 @@ def dump_weights(model: nn.Module, dtype: StorageType, *, instead: Mapping[str, 
     for name, value in model.state_dict().items():
         if name in tensors:
             continue
-        halved = dtype == "float16" and value.is_floating_point() and value.ndim >= 2
-        stored = value.detach().to("cpu", torch.float16 if halved else value.dtype, copy=True).contiguous()
-        if stored.is_floating_point() and not bool(torch.isfinite(stored).all()):
-            raise ConfigError(f"tensor '{name}' holds values that are not finite as {stored.dtype}: nothing was saved.")
-        tensors[name] = stored
+        tensors[name] = stored_tensor(name, value, dtype)
     return dump_safetensors(tensors)
+
+
+def stored_tensor(name: str, value: torch.Tensor, dtype: StorageType) -> torch.Tensor:
+    """Returns a copy of a tensor in the type in which it is stored.
+
+    Args:
+        name: its name, for the error message.
+        value: a parameter or buffer.
+        dtype: ``float16`` halves weight matrices.
+
+    Raises:
+        ConfigError: a value is not finite, or too large for float16.
+    """
+    halved = dtype == "float16" and value.is_floating_point() and value.ndim >= 2
+    stored = value.detach().to("cpu", torch.float16 if halved else value.dtype, copy=True).contiguous()
+    if stored.is_floating_point() and not bool(torch.isfinite(stored).all()):
+        raise ConfigError(f"tensor '{name}' holds values that are not finite as {stored.dtype}: nothing was saved.")
+    return stored
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
