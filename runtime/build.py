@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 
 from svitkit.boards.board import Board
 from svitkit.files import sha256, staged_directory, write_bytes, write_text
-from svitkit.manifest import FileEntry, KernelChoice, Manifest, write_manifest
+from svitkit.manifest import FileEntry, KernelChoice, Manifest, SparseWeights, write_manifest
 from svitkit.runtime.golden import check_golden_inputs, golden_outputs
 from svitkit.runtime.pipeline import Compiled, compile_network
-from svitkit.runtime.program import Chosen, to_text, weight_bytes
+from svitkit.runtime.program import Chosen, Expansion, to_text, weight_bytes
 from svitkit.runtime.toolchain import build_runner, check_glibc
 
 GOLDEN_TOLERANCE = 1e-3
 PROGRAMS = ("model.so", "svit-run", "libsvit.so")
 
 
-def build_bundle(onnx_path: Path, board: Board, out: Path, *, golden: NDArray[np.float32]) -> Manifest:
+def build_bundle(
+    onnx_path: Path, board: Board, out: Path, *, golden: NDArray[np.float32], stores_sparse: bool = True
+) -> Manifest:
     """Compiles an exported network for a board and gathers all that runs it.
 
     Args:
@@ -28,6 +30,7 @@ def build_bundle(onnx_path: Path, board: Board, out: Path, *, golden: NDArray[np
         board: the board to build for.
         out: the bundle directory; an existing one is replaced once the new one is whole.
         golden: (N, *input shape) float32, inputs of the check on the board; see :mod:`svitkit.runtime.golden`.
+        stores_sparse: whether weights of which most are 0 are stored without zeros (:mod:`svitkit.runtime.sparse`).
 
     Raises:
         ConfigError: the file is damaged, or the golden inputs have the wrong shape.
@@ -35,7 +38,7 @@ def build_bundle(onnx_path: Path, board: Board, out: Path, *, golden: NDArray[np
         VerificationError: a program needs a newer glibc than the board's floor.
     """
     with staged_directory(out) as bundle:
-        compiled = compile_network(onnx_path, board, bundle / "model.so")
+        compiled = compile_network(onnx_path, board, bundle / "model.so", stores_sparse=stores_sparse)
         check_golden_inputs(compiled.graph.metadata, golden)
         runner = build_runner(board.triple)
         shutil.copy2(runner.svit_run, bundle / "svit-run")
@@ -61,6 +64,14 @@ def _kernel_choice(chosen: Chosen) -> KernelChoice:
     )
 
 
+def _sparse_weights(expansion: Expansion) -> SparseWeights:
+    return SparseWeights(
+        layer=expansion.layer,
+        stored_bytes=expansion.stored_bytes,
+        expanded_bytes=expansion.out.size_bytes,
+    )
+
+
 def _manifest(compiled: Compiled, board: Board, bundle: Path, golden_count: int) -> Manifest:
     import tvm
 
@@ -74,6 +85,7 @@ def _manifest(compiled: Compiled, board: Board, bundle: Path, golden_count: int)
         tvm_version=tvm.__version__,
         kernels=tuple(_kernel_choice(chosen) for chosen in compiled.program.kernels),
         floating_point=compiled.program.floating_point(),
+        sparse=tuple(_sparse_weights(expansion) for expansion in compiled.program.expansions),
         weights_bytes=compiled.plan.weights_bytes,
         state_bytes=compiled.plan.states_bytes,
         workspace_bytes=compiled.plan.workspace_bytes,

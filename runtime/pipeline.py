@@ -25,7 +25,9 @@ class Compiled:
     plan: MemoryPlan
 
 
-def compile_network(onnx_path: Path, board: Board, library: Path, *, prefer: Method | None = None) -> Compiled:
+def compile_network(
+    onnx_path: Path, board: Board, library: Path, *, prefer: Method | None = None, stores_sparse: bool = True
+) -> Compiled:
     """Imports, lowers, plans and compiles a network for a board.
 
     Args:
@@ -33,17 +35,25 @@ def compile_network(onnx_path: Path, board: Board, library: Path, *, prefer: Met
         board: the board whose CPU the machine code is for.
         library: where the shared library is written.
         prefer: a method that is taken wherever it can be, instead of the one that costs least.
+        stores_sparse: whether weights of which most are 0 are stored without zeros.
     """
     graph = import_onnx(onnx_path)
-    program = lower_network(graph, board, prefer=prefer)
+    program = lower_network(graph, board, prefer=prefer, stores_sparse=stores_sparse)
     plan = plan_memory(program)
     compile_kernels(program, board, library)
     return Compiled(graph, program, plan)
 
 
-def lower_network(graph: Graph, board: Board, *, prefer: Method | None = None) -> Program:
+def lower_network(graph: Graph, board: Board, *, prefer: Method | None = None, stores_sparse: bool = True) -> Program:
     """Translates a network for a board, without compiling it; see :func:`compile_network`."""
-    return lower(graph, unit=vector_unit(board), costs=cost_model(board), parts=most_parts(board), prefer=prefer)
+    return lower(
+        graph,
+        unit=vector_unit(board),
+        costs=cost_model(board),
+        parts=most_parts(board),
+        prefer=prefer,
+        stores_sparse=stores_sparse,
+    )
 
 
 def most_parts(board: Board) -> int:

@@ -29,6 +29,29 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Expansion:
+    """Weights that are stored without their background, and expanded once (:mod:`svitkit.runtime.sparse`).
+
+    Attributes:
+        layer: whose weights they are.
+        out: where they are expanded to, a buffer of the workspace that nothing else uses.
+        bitmap, values: buffers of the weights file.
+        background: the bits of every element that is not stored, as an unsigned number.
+    """
+
+    layer: str
+    out: Buffer
+    bitmap: Buffer
+    values: Buffer
+    background: int
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of bitmap and values in the weights file."""
+        return self.bitmap.size_bytes + self.values.size_bytes
+
+
+@dataclass(frozen=True)
 class Tap:
     """Where the spikes of a LIF layer can be read, right after a call."""
 
@@ -73,6 +96,7 @@ class Program:
         specs: what shapes each function, by symbol.
         calls: in order of execution.
         weights: contents of every buffer in the weights space, in the order of the file.
+        expansions: weights that are expanded before the first call.
         states: initial value of every state buffer.
         taps: spikes of every LIF layer.
         kernels: the kernel of every layer and of every list of events, with the grounds.
@@ -85,6 +109,7 @@ class Program:
     specs: dict[str, Any] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     weights: dict[Buffer, bytes] = field(default_factory=dict)
+    expansions: list[Expansion] = field(default_factory=list)
     states: dict[Buffer, float] = field(default_factory=dict)
     taps: list[Tap] = field(default_factory=list)
     kernels: list[Chosen] = field(default_factory=list)
@@ -103,8 +128,9 @@ class Program:
 
     def buffers(self) -> list[Buffer]:
         """Every buffer once, in the order of first use."""
-        used = (buffer for call in self.calls for buffer in call.buffers)
-        return list(dict.fromkeys([self.input, self.output, *used]))
+        used = [buffer for call in self.calls for buffer in call.buffers]
+        stored = [buffer for each in self.expansions for buffer in (each.bitmap, each.values)]
+        return list(dict.fromkeys([self.input, self.output, *used, *stored]))
 
 
 @dataclass(frozen=True)
@@ -140,6 +166,7 @@ def to_text(program: Program, plan: MemoryPlan) -> str:
     lines += [_tensor_line(shaped[tap.layer], tap.view.buffer, plan, tap.view.buffer.shape) for tap in program.taps]
     lines += [f"state {numbers[buffer]} {value!r}" for buffer, value in program.states.items()]
     lines += [f"input {numbers[program.input]}", f"output {numbers[program.output]}"]
+    lines += [_expand_line(expansion, numbers) for expansion in program.expansions]
     lines += [_call_line(call, numbers) for call in program.calls]
     for tap in program.taps:
         order = tap_order(tap.view)
@@ -151,6 +178,11 @@ def to_text(program: Program, plan: MemoryPlan) -> str:
 def _tensor_line(number: int, buffer: Buffer, plan: MemoryPlan, shape: tuple[int, ...]) -> str:
     name = "".join(letter if letter.isprintable() and letter != " " else "_" for letter in buffer.name)
     return f"tensor {number} {name} {buffer.dtype} {buffer.space} {plan.offsets[buffer]} {len(shape)} {_join(shape)}"
+
+
+def _expand_line(expansion: Expansion, numbers: dict[Buffer, int]) -> str:
+    places = _join(numbers[buffer] for buffer in (expansion.out, expansion.bitmap, expansion.values))
+    return f"expand {places} {expansion.background}"
 
 
 def _call_line(call: Call, numbers: dict[Buffer, int]) -> str:
@@ -172,12 +204,12 @@ def weight_bytes(program: Program, plan: MemoryPlan) -> bytes:
 
 
 def last_uses(program: Program) -> dict[Buffer, tuple[int, int]]:
-    """First and last call that touches each workspace buffer; input and output live throughout."""
+    """First and last call that touches each workspace buffer; input, output and expanded weights live throughout."""
     uses: dict[Buffer, tuple[int, int]] = {}
     for index, call in enumerate(program.calls):
         for buffer in call.buffers:
             if buffer.space == "workspace":
                 uses[buffer] = (uses.get(buffer, (index, index))[0], index)
-    for buffer in (program.input, program.output):
+    for buffer in (program.input, program.output, *(expansion.out for expansion in program.expansions)):
         uses[buffer] = (0, len(program.calls))
     return uses

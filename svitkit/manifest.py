@@ -141,6 +141,21 @@ class KernelChoice:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class SparseWeights:
+    """Weights that are stored without zeros, and expanded when the bundle is loaded.
+
+    Attributes:
+        layer: whose they are.
+        stored_bytes: in the weights file.
+        expanded_bytes: in the workspace.
+    """
+
+    layer: str
+    stored_bytes: int
+    expanded_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class FileEntry:
     """Checksum and size of one file of a bundle."""
 
@@ -160,7 +175,8 @@ class Manifest:
         glibc_floor: lowest glibc version on which the programs start.
         floating_point: layers that compute with float32, of those behind the rounding of the input, up to and with the
             last layer of neurons; empty where there are integers alone until the head.
-        weights_bytes, state_bytes, workspace_bytes: the static memory plan.
+        sparse: weights that are stored without zeros.
+        weights_bytes, state_bytes, workspace_bytes: the static memory plan; expanded weights lie in the workspace.
         golden_count: number of golden inputs kept in ``golden_input.bin`` with outputs in ``golden_output.bin``.
         golden_tolerance: largest absolute difference of logits that the golden check accepts.
         files: every other file of the bundle by name.
@@ -176,6 +192,7 @@ class Manifest:
     tvm_version: str
     kernels: tuple[KernelChoice, ...]
     floating_point: tuple[str, ...] = ()
+    sparse: tuple[SparseWeights, ...] = ()
     weights_bytes: int
     state_bytes: int
     workspace_bytes: int

@@ -21,6 +21,7 @@ from svitkit.runtime.kernels.rows import build_rows
 from svitkit.runtime.kernels.unpack import BYTE_BITS, build_unpack, pack_planes, unpack_spec, width_of
 from svitkit.runtime.lowering.choice import choose, record, record_lists
 from svitkit.runtime.lowering.translation import Lowering, time_extent
+from svitkit.runtime.sparse import is_sparse
 from svitkit.runtime.vector_unit import VectorUnit
 from svitkit.runtime.view import Atom, Axis, Buffer, View, merge, store
 
@@ -211,10 +212,11 @@ def _emit_rows(state: Lowering, linear: Linear, spec: RowsSpec, layer: str, fuse
 def _stored(state: Lowering, linear: Linear, name: str, array: NDArray[Any]) -> Buffer:
     """Puts weights in a kernel's layout into the weights file; integers of few bits are unpacked before the layer."""
     bits = width_of(linear.weight) if linear.integer else BYTE_BITS
+    sparse_of = linear.node.name if is_sparse(linear.weight) else None
     if bits == BYTE_BITS:
-        return state.weights(name, array)
+        return state.weights(name, array, sparse_of=sparse_of)
     spec = unpack_spec(array, bits)
-    packed = state.weights(f"{name}.packed", pack_planes(array, bits))
+    packed = state.weights(f"{name}.packed", pack_planes(array, bits), sparse_of=sparse_of)
     unpacked = Buffer(f"{name}.unpacked", str(array.dtype), (spec.elements,))
     state.call(linear.node.name, "unpack", spec, build_unpack, [packed, unpacked], work=spec.elements)
     return unpacked

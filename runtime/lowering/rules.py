@@ -60,7 +60,15 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def lower(graph: Graph, *, unit: VectorUnit, costs: CostModel, parts: int, prefer: Method | None = None) -> Program:
+def lower(
+    graph: Graph,
+    *,
+    unit: VectorUnit,
+    costs: CostModel,
+    parts: int,
+    prefer: Method | None = None,
+    stores_sparse: bool = True,
+) -> Program:
     """Translates a network.
 
     Args:
@@ -69,11 +77,14 @@ def lower(graph: Graph, *, unit: VectorUnit, costs: CostModel, parts: int, prefe
         costs: what work costs on the target: of the methods for a layer, the one that costs least is taken.
         parts: most threads that the program may run on.
         prefer: a method that is taken wherever it can be, whatever it costs.
+        stores_sparse: whether weights of which most are 0 are stored without zeros.
 
     Raises:
         UnsupportedError: a node has no kernel; the message names it.
     """
-    return translate(begin(graph, unit=unit, costs=costs, parts=parts, prefer=prefer), RULES)
+    state = begin(graph, unit=unit, costs=costs, parts=parts, prefer=prefer)
+    state.stores_sparse = stores_sparse
+    return translate(state, RULES)
 
 
 def begin(graph: Graph, *, unit: VectorUnit, costs: CostModel, parts: int, prefer: Method | None = None) -> Lowering:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from svitkit.runtime.cost_model import CostModel, Method
 from svitkit.runtime.import_onnx import Graph
 from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operand, build_elementwise
-from svitkit.runtime.program import Call, Program
+from svitkit.runtime.program import Call, Expansion, Program
+from svitkit.runtime.sparse import sparse_array
 from svitkit.runtime.vector_unit import VectorUnit
 from svitkit.runtime.view import Atom, Buffer, Role, View
 
@@ -51,6 +52,7 @@ class Lowering:
         waiting: values whose kernel is not chosen yet, by their buffer.
         symbols: kernels by everything that shapes them; layers of one shape share one function.
         lists: indices and counts of the event lists that exist, by the value's buffer and their shape.
+        stores_sparse: whether weights of which most are 0 are stored without zeros.
         writes_kernels: whether the functions are made, not only described.
     """
 
@@ -65,6 +67,7 @@ class Lowering:
     waiting: dict[Buffer, Waiting] = field(default_factory=dict)
     symbols: dict[Any, str] = field(default_factory=dict)
     lists: dict[Any, tuple[Buffer, Buffer]] = field(default_factory=dict)
+    stores_sparse: bool = True
     writes_kernels: bool = True
 
     def read(self, name: str) -> View:
@@ -91,11 +94,24 @@ class Lowering:
         )
         return View(self.weights(name, array), axes)
 
-    def weights(self, name: str, array: NDArray[Any]) -> Buffer:
-        """Places an array in the weights file, once."""
-        for buffer in self.program.weights:
+    def weights(self, name: str, array: NDArray[Any], *, sparse_of: str | None = None) -> Buffer:
+        """Places an array in the weights file, once.
+
+        Args:
+            name: of the buffer.
+            array: the weights.
+            sparse_of: the layer whose weights they are, if many of them are 0: they are stored without zeros then,
+                where that is smaller, and the buffer is where they are expanded to.
+        """
+        for buffer in (*self.program.weights, *(each.out for each in self.program.expansions)):
             if buffer.name == name:
                 return buffer
+        found = sparse_array(array) if sparse_of is not None and self.stores_sparse else None
+        if found is not None and sparse_of is not None:
+            bitmap, values = self.weights(f"{name}.bitmap", found.bitmap), self.weights(f"{name}.values", found.values)
+            out = Buffer(name, str(array.dtype), array.shape)
+            self.program.expansions.append(Expansion(sparse_of, out, bitmap, values, found.background))
+            return out
         buffer = Buffer(name, str(array.dtype), array.shape or (1,), space="weights")
         self.program.weights[buffer] = np.ascontiguousarray(array).tobytes()
         return buffer

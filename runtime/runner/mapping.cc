@@ -52,4 +52,11 @@ Mapping Mapping::of_memory(const char* what, std::uint64_t bytes) {
   return {data, bytes};
 }
 
+void Mapping::release(std::uint64_t offset, std::uint64_t bytes) const {
+  const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  const std::uint64_t first = (offset + page - 1) / page * page;
+  const std::uint64_t last = (offset + bytes) / page * page;
+  if (first < last) madvise(data_ + first, last - first, MADV_DONTNEED);
+}
+
 }  // namespace svit

@@ -20,6 +20,9 @@ class Mapping {
   // Zeroed, page-aligned memory that the system commits on first touch. Throws Error.
   static Mapping of_memory(const char* what, std::uint64_t bytes);
 
+  // Gives whole pages of a file's mapping back to the system, which reads them again if they are needed.
+  void release(std::uint64_t offset, std::uint64_t bytes) const;
+
   unsigned char* data() const { return data_; }  // NULL if 0 bytes are mapped
 
  private:

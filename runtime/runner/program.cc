@@ -66,6 +66,7 @@ class Parser {
     if (line_ == 2) return sizes(words);
     if (line_ == 3) return threads(words);
     if (kind == "tensor") return tensor(words);
+    if (kind == "expand") return expand(words);
     if (kind == "state") return state(words);
     if (kind == "input") return endpoint(words, input_);
     if (kind == "output") return endpoint(words, output_);
@@ -168,6 +169,24 @@ class Parser {
            ", which has " + std::to_string(room));
     }
     program_.tensors.push_back(std::move(tensor));
+  }
+
+  // expand <tensor id> <bitmap's tensor id> <values' tensor id> <background>
+  void expand(const Words& words) {
+    expect_words(words, 5);
+    const std::size_t out = tensor_id(words[1]), bitmap = tensor_id(words[2]), values = tensor_id(words[3]);
+    const Tensor &to = program_.tensors[out], &bits = program_.tensors[bitmap], &from = program_.tensors[values];
+    if (to.space != Space::workspace) fail("tensor " + quoted(to.name) + " does not lie in 'workspace'");
+    if (bits.space != Space::weights) fail("tensor " + quoted(bits.name) + " does not lie in 'weights'");
+    if (from.space != Space::weights) fail("tensor " + quoted(from.name) + " does not lie in 'weights'");
+    if (from.dtype != to.dtype) fail("the values are " + quoted(from.dtype->name) + ", not " + quoted(to.dtype->name));
+    const std::uint64_t elements = to.bytes / to.dtype->bytes;
+    if (bits.bytes != (elements + 7) / 8) {
+      fail("the bitmap has " + std::to_string(bits.bytes) + " bytes for " + std::to_string(elements) + " elements");
+    }
+    const std::uint64_t highest = (std::uint64_t{1} << (8 * to.dtype->bytes)) - 1;
+    const auto background = static_cast<std::uint32_t>(number(words[4], highest, "background"));
+    program_.expansions.push_back({out, bitmap, values, background});
   }
 
   // state <tensor id> <initial value>

@@ -41,6 +41,15 @@ struct Tensor {
   std::vector<std::int64_t> shape;
 };
 
+// Weights stored without their most frequent element: element i of `out` is the next of `values` where bit i of `bitmap`
+// (of a byte the lowest bit first) is 1, and `background` elsewhere.
+struct Expansion {
+  std::size_t out;  // tensor ids
+  std::size_t bitmap;
+  std::size_t values;
+  std::uint32_t background;  // its bits
+};
+
 struct State {
   std::size_t tensor;
   double initial;
@@ -68,6 +77,7 @@ struct Program {
   std::uint64_t sizes[kSpaces] = {0, 0, 0};  // bytes, by Space
   std::size_t threads = 0;               // into how many parts a split call may be divided
   std::vector<Tensor> tensors;
+  std::vector<Expansion> expansions;
   std::vector<State> states;
   std::size_t input = 0;
   std::size_t output = 0;

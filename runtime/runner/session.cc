@@ -45,6 +45,28 @@ void fill(const DType& dtype, unsigned char* data, std::uint64_t bytes, double v
   fill<std::int32_t>(data, bytes, value);
 }
 
+// Whether the bitmap has exactly as many bits as there are values, and none behind the last element.
+template <typename T>
+bool scatter(const unsigned char* bitmap, const T* values, std::size_t count, T background, T* out, std::size_t elements) {
+  if (background != 0) std::fill_n(out, elements, background);  // new memory is 0
+  std::size_t used = 0;
+  for (std::size_t byte = 0; byte < (elements + 7) / 8; ++byte) {
+    for (unsigned bits = bitmap[byte]; bits != 0; bits &= bits - 1) {
+      const std::size_t element = 8 * byte + static_cast<std::size_t>(__builtin_ctz(bits));
+      if (element >= elements || used == count) return false;
+      out[element] = values[used++];
+    }
+  }
+  return used == count;
+}
+
+template <typename T>
+bool expand(const unsigned char* bitmap, const unsigned char* values, const Tensor& from, std::uint32_t background,
+            unsigned char* out, const Tensor& to) {
+  return scatter(bitmap, reinterpret_cast<const T*>(values), from.bytes / sizeof(T), static_cast<T>(background),
+                 reinterpret_cast<T*>(out), to.bytes / sizeof(T));
+}
+
 TVMFFIAny integer(std::int64_t value) {
   TVMFFIAny argument{};
   argument.type_index = kTVMFFIInt;
@@ -70,6 +92,7 @@ Session::Session(const std::string& bundle)
   spaces_[0] = Mapping::of_file(bundle + "/weights.bin", program_.sizes[0]);
   spaces_[1] = Mapping::of_memory("states", program_.sizes[1]);
   spaces_[2] = Mapping::of_memory("workspace", program_.sizes[2]);
+  expand_weights();
   prepare_tensors();
   prepare_calls();
   reset();
@@ -78,6 +101,22 @@ Session::Session(const std::string& bundle)
 unsigned char* Session::address(std::size_t tensor) const {
   const Tensor& t = program_.tensors[tensor];
   return spaces_[static_cast<std::size_t>(t.space)].data() + t.offset;
+}
+
+void Session::expand_weights() {
+  for (const Expansion& each : program_.expansions) {
+    const Tensor &to = program_.tensors[each.out], &from = program_.tensors[each.values];
+    const auto write = to.dtype->bytes == 1   ? expand<std::uint8_t>
+                       : to.dtype->bytes == 2 ? expand<std::uint16_t>
+                                              : expand<std::uint32_t>;
+    if (!write(address(each.bitmap), address(each.values), from, each.background, address(each.out), to)) {
+      throw Error("weights.bin is damaged: the bitmap of '" + to.name + "' does not fit its values");
+    }
+    for (const std::size_t stored : {each.bitmap, each.values}) {
+      const Tensor& tensor = program_.tensors[stored];
+      spaces_[0].release(tensor.offset, tensor.bytes);
+    }
+  }
 }
 
 void Session::prepare_tensors() {

@@ -64,6 +64,7 @@ class Session {
   };
 
   unsigned char* address(std::size_t tensor) const;
+  void expand_weights();
   void prepare_tensors();
   void prepare_calls();
   template <bool kProfiled>

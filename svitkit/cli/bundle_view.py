@@ -164,6 +164,18 @@ def _arithmetic(manifest: Manifest) -> str:
     return f"float32 in {len(real)} layers: {some}"
 
 
+def _sparse_layers(manifest: Manifest) -> str:
+    """How many layers are stored without zeros, and what that saves, in a line; with the layers that save most."""
+    parts = manifest.sparse
+    stored, expanded = sum(part.stored_bytes for part in parts), sum(part.expanded_bytes for part in parts)
+    most = sorted(parts, key=lambda part: part.stored_bytes - part.expanded_bytes)[:NAMED]
+    some = ", ".join(
+        f"{part.layer} {kibibytes(part.expanded_bytes)} -> {kibibytes(part.stored_bytes)}" for part in most
+    )
+    ending = ", ..." if len(parts) > NAMED else ""
+    return f"{len(parts)} layers, {kibibytes(expanded)} stored in {kibibytes(stored)}: {some}{ending}"
+
+
 def _build_facts(manifest: Manifest) -> list[tuple[str, ...]]:
     return [
         ("board", manifest.board),
@@ -173,6 +185,7 @@ def _build_facts(manifest: Manifest) -> list[tuple[str, ...]]:
         ("TVM", manifest.tvm_version),
         ("arithmetic", _arithmetic(manifest)),
         ("weights", kibibytes(manifest.weights_bytes)),
+        *([("without zeros", _sparse_layers(manifest))] if manifest.sparse else []),
         ("states", kibibytes(manifest.state_bytes)),
         ("workspace", kibibytes(manifest.workspace_bytes)),
     ]
