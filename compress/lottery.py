@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Literal
 
 from pydantic import Field
@@ -29,6 +29,7 @@ from svitkit.compress.rounds import Rounds
 from svitkit.compress.zeros import prunable_weights, smallest, sparsity, zeros_of
 from svitkit.errors import ConfigError
 from svitkit.manifest import STRICT
+from svitkit.models.plan import PrunePlan
 from svitkit.models.spec import ModelSpec
 from svitkit.presets import FitOptions, change_fit
 
@@ -76,13 +77,13 @@ class Ticket:
 
     Attributes:
         model: the network of the round that was taken.
-        number: of that round.
         report: all rounds and controls.
+        plan: the channels that were removed from it because they are dead.
     """
 
     model: nn.Module
-    number: int
     report: TicketsReport
+    plan: PrunePlan = field(default_factory=PrunePlan)
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ class TicketSearch(Goal):
             rounds=tuple(replace(each, accepted=each is taken) for each in found),
             controls=tuple(self._control(name, taken) for name in self.config.control),
         )
-        return Ticket(model=self.rounds.trained(taken.number), number=taken.number, report=report)
+        return Ticket(model=self.rounds.trained(taken.number), report=report)
 
     def _measure(self, number: int) -> TicketRound:
         model = self._train(number)

@@ -46,7 +46,8 @@ from svitkit.compress.report import (
 from svitkit.compress.report_bits import BitsReport, describe_search, reasons_of_search
 from svitkit.compress.report_layers import LayerReport, describe_layers, reasons_of_uniform
 from svitkit.compress.report_tickets import TicketsReport
-from svitkit.compress.ticket_pipeline import finished, prepare_tickets
+from svitkit.compress.ticket_pipeline import cleared, finished, prepare_tickets
+from svitkit.compress.zeros import zeros_of
 from svitkit.data.dataset import Dataset
 from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.files import staged_directory
@@ -336,7 +337,7 @@ class _Compression:
         found = prepared.found(outcome)
         small = found.network
         if self.options.finetune_epochs:
-            small = found.with_membranes(train_integers(small, self._fit))
+            small = found.with_membranes(train_integers(small, self._fit, zeros_of(self.checkpoint.model)))
         reasons, bits = reasons_of_search(found.search, small.weights), describe_search(found.search, found.outcome)
         return self._finish_integers(found.search, small, journal, reasons, bits)
 
@@ -356,12 +357,12 @@ class _Compression:
             size=self.candidates.size,
             progress=self.progress,
         )
-        ticket = search.run()
+        ticket = cleared(search.run(), self.data, timesteps=self.timesteps)
         size = self.candidates.size(ticket.model)
         after = journal.measure("validation, final", lambda: (accuracy(ticket.model, self.validation), size))
-        outcome = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
+        outcome = Outcome(plan=ticket.plan, measurement=after, satisfied=True, swept=(), reasons={})
         report = self._describe(search, outcome, journal, ticket.model, tickets=ticket.report)
-        return self._write(ticket.model, outcome.plan, report)
+        return self._write(ticket.model, ticket.plan, report)
 
     def _finish_integers(
         self,

@@ -13,7 +13,7 @@ Neurons train in float32, with their surrogate gradient; membranes are quantized
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from svitkit.compress.quantize import QuantizedNetwork, quantize_weight_by
+from svitkit.compress.zeros import held_at_zero
 from svitkit.models.membranes import quantize_membranes
 from svitkit.models.quantized import QuantizedWeight, qmax
 
@@ -52,12 +53,15 @@ class LearnedScale(nn.Module):
         return rounded * scale
 
 
-def train_integers(network: QuantizedNetwork, train: Callable[[nn.Module], None]) -> QuantizedNetwork:
+def train_integers(
+    network: QuantizedNetwork, train: Callable[[nn.Module], None], zeros: Mapping[str, torch.Tensor] | None = None
+) -> QuantizedNetwork:
     """Trains a quantized network.
 
     Args:
         network: where training begins; it is not changed.
         train: trains a module in place.
+        zeros: for weights by name a bool tensor of the same shape: what was pruned, and stays 0.
 
     Returns:
         The trained network with the same bits, and float32 membranes.
@@ -67,7 +71,13 @@ def train_integers(network: QuantizedNetwork, train: Callable[[nn.Module], None]
     quantize_membranes(model, spec)
     for name, weight in network.weights.items():
         parametrize.register_parametrization(model.get_submodule(name), "weight", LearnedScale(weight))
-    train(model)
+    pruned = [
+        (model.get_parameter(f"{name}.parametrizations.weight.original"), where)
+        for name in network.weights
+        if (where := (zeros or {}).get(f"{name}.weight")) is not None
+    ]
+    with held_at_zero(pruned):
+        train(model)
     weights = {}
     for name, weight in network.weights.items():
         layer = model.get_submodule(name)

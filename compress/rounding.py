@@ -5,8 +5,9 @@ Rounding to the nearest minimizes the error of every weight; what counts is the 
     E = tr (q s - w) H (q s - w)^T          H = second moments of the layer's inputs over calibration images
 
 so weights are rounded one input after the other, the inputs of the largest moments first, and what an input's rounding
-does wrong is subtracted from the weights of the inputs that correlate with it and are not rounded yet. Scales clip: of
-a grid below the largest weight each channel takes the best, and afterwards the one that fits its integers best.
+does wrong is subtracted from the weights of the inputs that correlate with it and are not rounded yet. Weights that are
+0, which were pruned, stay 0, and hand on what was to be subtracted from them. Scales clip: of a grid below the largest
+weight each channel takes the best, and afterwards the one that fits its integers best.
 
 Source: Frantar et al., "GPTQ", ICLR 2023, algorithm 1; the closed form of the scale is the minimum of E over s.
 """
@@ -87,11 +88,13 @@ def _round_in_order(
     """Rounds column by column; blocks of columns hand their errors on together."""
     left = rows[:, order].clone()
     integers = torch.zeros_like(left)
+    pruned = left == 0
     for start in range(0, left.shape[1], BLOCK):
         stop = min(start + BLOCK, left.shape[1])
         errors = torch.zeros(len(left), stop - start, dtype=left.dtype)
         for at in range(start, stop):
-            integers[:, at] = (left[:, at] / scale).round().clamp(-largest, largest)
+            rounded = (left[:, at] / scale).round().clamp(-largest, largest)
+            integers[:, at] = rounded.masked_fill(pruned[:, at], 0.0)
             errors[:, at - start] = (left[:, at] - integers[:, at] * scale) / factor[at, at]
             left[:, at:stop] -= torch.outer(errors[:, at - start], factor[at, at:stop])
         left[:, stop:] -= errors @ factor[start:stop, stop:]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
+from svitkit.compress.dead_channels import remove_dead_channels
 from svitkit.compress.evaluate import Batch, load_batches
 from svitkit.compress.journal import Journal, Measurement
-from svitkit.compress.lottery import LotteryConfig, TicketSearch, rewinding, training_recipe
+from svitkit.compress.lottery import LotteryConfig, Ticket, TicketSearch, rewinding, training_recipe
 from svitkit.compress.report import REPORT_NAME, PruneReport
+from svitkit.compress.report_tickets import DeadChannels
 from svitkit.compress.rounds import ROUNDS_NAME, Rounds
 from svitkit.data.dataset import Dataset
 from svitkit.manifest import from_json
 from svitkit.models.checkpoint import Checkpoint, load_checkpoint
+
+PROOF_IMAGES = 64
 
 
 def finished(out: Path) -> tuple[Checkpoint, PruneReport] | None:
@@ -27,6 +32,23 @@ def finished(out: Path) -> tuple[Checkpoint, PruneReport] | None:
     if not report.exists():
         return None
     return load_checkpoint(out), from_json(report.read_bytes(), PruneReport, source=str(report))
+
+
+def cleared(ticket: Ticket, data: Dataset, *, timesteps: int) -> Ticket:
+    """Returns a ticket without its dead channels (:mod:`svitkit.compress.dead_channels`).
+
+    Args:
+        ticket: what was found.
+        data: images of its training split prove that spikes stay the same.
+        timesteps: T.
+    """
+    images = load_batches(data, "train", timesteps=timesteps, limit=PROOF_IMAGES, batch_size=PROOF_IMAGES)[0][0]
+    removal = remove_dead_channels(ticket.model, images)
+    dead = tuple(
+        DeadChannels(group=name, channels_before=before, channels_after=after)
+        for name, (before, after) in removal.widths.items()
+    )
+    return Ticket(model=removal.model, report=replace(ticket.report, dead=dead), plan=removal.plan)
 
 
 def prepare_tickets(
