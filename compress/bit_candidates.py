@@ -7,13 +7,11 @@ from torch import nn
 
 from svitkit.compress.bits import BitPlan
 from svitkit.compress.drift import DriftGauge
-from svitkit.compress.evaluate import Batch
+from svitkit.compress.evaluate import Batch, count_right
 from svitkit.compress.journal import Measurement, plan_key
 from svitkit.compress.membranes import membrane_grids, with_membranes
 from svitkit.compress.quantize import CalibratedRounding, QuantizedNetwork
-from svitkit.compress.shortcuts import shortcuts
 from svitkit.compress.tally import Tally
-from svitkit.models.run import forward_logits
 from svitkit.models.size import parameter_bytes
 
 GATE = "gate"
@@ -64,7 +62,7 @@ class BitCandidates:
         if floor is not None:
             self.prepare()
         tally = Tally(sum(len(y) for _, y in self._validation), floor, self._whole)
-        self._count(small.model, tally)
+        count_right(small.model, self._validation, tally)
         example = self._validation[0][0][:, :1]
         size = parameter_bytes(small.model, example, small.spec, sparse=self._sparse)
         return Measurement(key=plan_key(plan), accuracy=tally.accuracy(), parameter_bytes=size, stopped=tally.stopped())
@@ -72,16 +70,8 @@ class BitCandidates:
     def prepare(self) -> None:
         """Finds out which images the whole network gets right."""
         if self._whole is None and self._stops:
-            self._whole = self._count(self._model, Tally(sum(len(y) for _, y in self._validation), None, None))
-
-    def _count(self, model: nn.Module, tally: Tally) -> torch.Tensor:
-        answers = []
-        with shortcuts(model), torch.inference_mode():
-            for x, y in self._validation:
-                answers.append(forward_logits(model, x).argmax(1) == y)
-                if not tally.add(answers[-1]):
-                    break
-        return torch.cat(answers)
+            images = sum(len(y) for _, y in self._validation)
+            self._whole = count_right(self._model, self._validation, Tally(images, None, None))
 
 
 class DriftProbes:

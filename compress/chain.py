@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from svitkit.compress.directory import prepare_directory
-from svitkit.compress.options import CONFIGS, INTEGER_METHODS, LOTTERY, METHODS
+from svitkit.compress.options import CONFIGS, INTEGER_METHODS, LOTTERY, METHODS, SELECT, SKIP
 from svitkit.compress.report import REPORT_NAME, PruneReport, StepReport, outcome_text
 from svitkit.errors import ConfigError, unknown_name
 from svitkit.files import staged_directory
@@ -26,7 +26,9 @@ from svitkit.models.checkpoint import Checkpoint
 SHARES = (1.0, 0.5, 0.25)
 PRUNING = ("svitkit", "primesvt")
 """Methods that remove channels; they may be followed by fine-tuning of their own."""
-FLOAT = (*PRUNING, LOTTERY)
+TOKENS = (SKIP, SELECT)
+"""Methods that reduce tokens."""
+FLOAT = (*PRUNING, LOTTERY, *TOKENS)
 """Methods that another one may follow."""
 STEPS_SUFFIX = ".steps"
 
@@ -48,8 +50,8 @@ def method_chain(text: str) -> tuple[str, ...]:
     """Reads the names of methods, divided by commas.
 
     Raises:
-        ConfigError: a name is unknown or stands twice, a method that gives integers is not the last one, or one that
-            removes channels follows ``lottery``.
+        ConfigError: a name is unknown or stands twice, a method that gives integers is not the last one, one that
+            removes channels follows ``lottery``, or one that prunes follows one that reduces tokens.
     """
     names = tuple(name.strip() for name in text.split(","))
     for name in names:
@@ -61,12 +63,18 @@ def method_chain(text: str) -> tuple[str, ...]:
         if name not in FLOAT:
             raise ConfigError(
                 f"method '{name}' makes the weights integers, and no other method can follow it. "
-                f"Put it last, and methods that prune ({', '.join(FLOAT)}) before it."
+                f"Put it last, and others ({', '.join(FLOAT)}) before it."
             )
     if LOTTERY in names[:-1] and names[names.index(LOTTERY) + 1] in PRUNING:
         raise ConfigError(
             f"method '{names[names.index(LOTTERY) + 1]}' would fill weights again that '{LOTTERY}' made 0. "
             f"Put '{LOTTERY}' behind it."
+        )
+    reducing = [at for at, name in enumerate(names) if name in TOKENS]
+    if len(reducing) > 1 or any(name in (*PRUNING, LOTTERY) for at in reducing for name in names[at + 1 :]):
+        raise ConfigError(
+            f"'{text}': channels and weights are removed from the network with all its tokens, and tokens are reduced "
+            f"once. Name one of {', '.join(TOKENS)}, behind the methods that prune."
         )
     return names
 
@@ -172,6 +180,8 @@ def _joined(steps: Sequence[Step], methods: Sequence[str], *, max_drop: float, m
         before=first.before,
         parameter_bytes_before=first.parameter_bytes_before,
         groups=first.groups,
+        tickets=next((step.report.tickets for step in steps if step.report.tickets), None),
+        tokens=next((step.report.tokens for step in steps if step.report.tokens), None),
         steps=tuple(
             StepReport(
                 method=step.report.method,

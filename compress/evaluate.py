@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -78,6 +78,21 @@ def accuracy(model: nn.Module, prepared: list[Batch]) -> float:
             correct += int((forward_logits(model, x).argmax(1) == y).sum())
             total += len(y)
     return 100.0 * correct / total
+
+
+def count_right(model: nn.Module, batches: Sequence[Batch], tally: Tally) -> torch.Tensor:
+    """Counts a network's right answers, as far as the tally needs them.
+
+    Returns:
+        (N,) bool, which of the images that were looked at are classified correctly.
+    """
+    answers = []
+    with shortcuts(model), torch.inference_mode():
+        for x, y in batches:
+            answers.append(forward_logits(model, x).argmax(1) == y)
+            if not tally.add(answers[-1]):
+                break
+    return torch.cat(answers)
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:

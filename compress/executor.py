@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from svitkit.compress.bits import BitPlan
 from svitkit.compress.journal import Journal, Measurement, plan_key
+from svitkit.compress.token_plan import TokenPlan
 from svitkit.models.plan import PrunePlan
 
 if TYPE_CHECKING:
     from svitkit.compress.options import WorkOptions
 
 
-Plan = TypeVar("Plan", bound=PrunePlan | BitPlan)
-Plan_contra = TypeVar("Plan_contra", bound=PrunePlan | BitPlan, contravariant=True)
+Plan = TypeVar("Plan", bound=PrunePlan | BitPlan | TokenPlan)
+Plan_contra = TypeVar("Plan_contra", bound=PrunePlan | BitPlan | TokenPlan, contravariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic.dataclasses import dataclass
 
 from svitkit.compress.bits import BitPlan
+from svitkit.compress.token_plan import TokenPlan
 from svitkit.errors import ConfigError
 from svitkit.files import write_text
 from svitkit.manifest import STRICT, from_json, to_json
@@ -85,9 +86,9 @@ class Measurement:
         return self.stopped is None or (floor is not None and self.accuracy < floor)
 
 
-def plan_key(plan: PrunePlan | BitPlan, stage: str = "validation") -> str:
+def plan_key(plan: PrunePlan | BitPlan | TokenPlan, stage: str = "validation") -> str:
     """Names a candidate within a search; a plan may be measured in several stages."""
-    if isinstance(plan, BitPlan):
+    if isinstance(plan, BitPlan | TokenPlan):
         return f"{stage}, {plan.label()}"
     names = " ".join(f"{p.group.name}={len(p.kept)}/{p.group.channels}" for p in plan.groups)
     return f"{stage}, {names or 'whole'}, {plan_sha256(plan)[:16]}"

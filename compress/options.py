@@ -14,20 +14,25 @@ from svitkit.compress.aq4svit import AQ4SViTConfig
 from svitkit.compress.balance import BalanceConfig, Objective
 from svitkit.compress.lottery import LotteryConfig
 from svitkit.compress.primesvt import PrimeSVTConfig
+from svitkit.compress.token_select import TokenSelectConfig
+from svitkit.compress.token_skip import TokenSkipConfig
 from svitkit.errors import ConfigError, unknown_name
 from svitkit.manifest import to_json
 
 INTEGER_METHODS = {"int8": 8, "int4": 4}
 GREEDY, BEAM = "aq4svit-greedy", "aq4svit-beam"
 LOTTERY = "lottery"
+SKIP, SELECT = "token-skip", "token-select"
 BEAM_WIDTH = 4
-Config = BalanceConfig | PrimeSVTConfig | AQ4SViTConfig | LotteryConfig
-CONFIGS: dict[str, type[BalanceConfig] | type[PrimeSVTConfig] | type[AQ4SViTConfig] | type[LotteryConfig]] = {
+Config = BalanceConfig | PrimeSVTConfig | AQ4SViTConfig | LotteryConfig | TokenSkipConfig | TokenSelectConfig
+CONFIGS: dict[str, type[Config]] = {
     "svitkit": BalanceConfig,
     "primesvt": PrimeSVTConfig,
     GREEDY: AQ4SViTConfig,
     BEAM: AQ4SViTConfig,
     LOTTERY: LotteryConfig,
+    SKIP: TokenSkipConfig,
+    SELECT: TokenSelectConfig,
 }
 METHODS = (*CONFIGS, *INTEGER_METHODS)
 OWN_OPTIONS = ("max_drop", "min_saving", "objective")
@@ -105,6 +110,11 @@ class CompressOptions:
             raise ConfigError(
                 f"method '{self.method}' mends weights and batch norms by itself, on setting 'calibration_images'. "
                 f"Leave bn_recalibration={self.bn_recalibration} out."
+            )
+        if self.method == SELECT and (self.finetune_epochs or self.bn_recalibration):
+            raise ConfigError(
+                f"method '{SELECT}' trains the network itself, got finetune_epochs={self.finetune_epochs} and "
+                f"bn_recalibration={self.bn_recalibration}. Leave both out; setting 'epochs' says how long it trains."
             )
         if self.method == LOTTERY and (self.finetune_epochs or self.bn_recalibration):
             raise ConfigError(

@@ -15,7 +15,7 @@ from svitkit.compress.aq4svit import AQ4SViTConfig, BitSearch
 from svitkit.compress.balance import BalanceConfig, BalanceSearch
 from svitkit.compress.bit_pipeline import prepare_search
 from svitkit.compress.calibrate import calibrate
-from svitkit.compress.chain import PRUNING, method_chain, run_chain
+from svitkit.compress.chain import PRUNING, TOKENS, method_chain, run_chain
 from svitkit.compress.compose import compose
 from svitkit.compress.directory import TRAINING_NAME, prepare_directory
 from svitkit.compress.evaluate import Candidates, Repair, accuracy, data_sha256, limited, load_batches
@@ -46,7 +46,13 @@ from svitkit.compress.report import (
 from svitkit.compress.report_bits import BitsReport, describe_search, reasons_of_search
 from svitkit.compress.report_layers import LayerReport, describe_layers, reasons_of_uniform
 from svitkit.compress.report_tickets import TicketsReport
+from svitkit.compress.report_tokens import TokensReport, describe_tokens
 from svitkit.compress.ticket_pipeline import cleared, finished, prepare_tickets
+from svitkit.compress.token_candidates import build, operations
+from svitkit.compress.token_pipeline import blocks_of, prepare_skipping
+from svitkit.compress.token_plan import TokenPlan
+from svitkit.compress.token_select import Selection, TokenSelectConfig, select_tokens, selection_plan
+from svitkit.compress.token_skip import SkipSearch, TokenOutcome, TokenSkipConfig
 from svitkit.compress.zeros import zeros_of
 from svitkit.data.dataset import Dataset
 from svitkit.errors import ConfigError, UnsupportedError
@@ -107,7 +113,9 @@ def compress_model(
     ``svitkit`` (:mod:`svitkit.compress.balance`) and ``primesvt`` prune; ``int8`` and ``int4`` round weights
     (:mod:`svitkit.compress.quantize`), also pruned ones; ``aq4svit-greedy`` and ``aq4svit-beam`` search how many bits
     every block gets (:mod:`svitkit.compress.aq4svit`); ``lottery`` makes single weights 0 and trains the others
-    (:mod:`svitkit.compress.lottery`).
+    (:mod:`svitkit.compress.lottery`);
+    ``token-skip`` and ``token-select`` let blocks compute fewer tokens (:mod:`svitkit.compress.token_skip`,
+    :mod:`svitkit.compress.token_select`).
 
     Beside the checkpoint the directory holds ``report.json``, its picture ``sweep.svg``, and ``search.jsonl``, the
     journal of every measurement. Every decision is taken on the validation split; the test split is measured once
@@ -172,6 +180,7 @@ def compress_model(
         costs=costs.unit if costs else None,
     )
     _refuse_quantized(checkpoint, method)
+    _refuse_reduced(checkpoint, method)
     data = limited(match_dataset(dataset, checkpoint.spec), limit)
     prepare_directory(out, resume=resume)
     run = _Compression(checkpoint, data, out, options, work or WorkOptions(), costs, progress or _silent)
@@ -228,6 +237,10 @@ class _Compression:
             return self._search_bits(self.options.config, journal)
         if isinstance(self.options.config, LotteryConfig):
             return self._draw_ticket(self.options.config, journal)
+        if isinstance(self.options.config, TokenSkipConfig):
+            return self._skip_tokens(self.options.config, journal)
+        if isinstance(self.options.config, TokenSelectConfig):
+            return self._select_tokens(self.options.config, journal)
         self.progress("trace", 0, 1)
         found = find_groups(
             self.checkpoint.model,
@@ -364,6 +377,56 @@ class _Compression:
         report = self._describe(search, outcome, journal, ticket.model, tickets=ticket.report)
         return self._write(ticket.model, ticket.plan, report)
 
+    def _skip_tokens(self, config: TokenSkipConfig, journal: Journal) -> CompressResult:
+        """Lets blocks skip tokens, and trains the network if that is asked for."""
+        with prepare_skipping(
+            self.checkpoint,
+            self.data,
+            self.validation,
+            config,
+            journal=journal,
+            baseline=self._baseline(journal),
+            work=self.work,
+            progress=self.progress,
+        ) as search:
+            outcome = search.run()
+        model = build(self.checkpoint.model, outcome.plan)
+        if self.options.finetune_epochs:
+            self._fit(model)
+        return self._finish_tokens(search, model, outcome.plan, journal, outcome)
+
+    def _select_tokens(self, config: TokenSelectConfig, journal: Journal) -> CompressResult:
+        """Trains the network together with what selects its tokens."""
+        plan = selection_plan(blocks_of(self.checkpoint, self.data), config, seed=self.options.seed)
+        baseline, original = self._baseline(journal), self.checkpoint.spec.original_parameter_bytes
+        model = select_tokens(
+            self.checkpoint,
+            self.data,
+            plan,
+            config,
+            seed=self.options.seed,
+            state=self.out / TRAINING_NAME,
+            progress=self.progress,
+        )
+        goal = Selection(config=config, baseline=baseline, original_bytes=original or baseline.parameter_bytes)
+        return self._finish_tokens(goal, model, plan, journal)
+
+    def _finish_tokens(
+        self,
+        search: SkipSearch | Selection,
+        model: torch.nn.Module,
+        plan: TokenPlan,
+        journal: Journal,
+        outcome: TokenOutcome | None = None,
+    ) -> CompressResult:
+        size, example = self.candidates.size(model), example_input(self.checkpoint.spec)
+        after = journal.measure("validation, final", lambda: (accuracy(model, self.validation), size))
+        found = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
+        before = operations(self.checkpoint.model, example)
+        tokens = describe_tokens(plan, before, operations(model, example), outcome)
+        report = self._describe(search, found, journal, model, tokens=tokens)
+        return self._write(model, PrunePlan(), report, tokens=plan)
+
     def _finish_integers(
         self,
         search: Search | BitSearch,
@@ -424,6 +487,7 @@ class _Compression:
         quantization: QuantizationSpec | None = None,
         bits: BitsReport | None = None,
         tickets: TicketsReport | None = None,
+        tokens: TokensReport | None = None,
     ) -> PruneReport:
         size = self.candidates.size(model, quantization)
         after = journal.measure("validation, final", lambda: (accuracy(model, self.validation), size))
@@ -443,6 +507,7 @@ class _Compression:
             layers=layers,
             bits=bits,
             tickets=tickets,
+            tokens=tokens,
         )
 
     def _test(
@@ -457,7 +522,13 @@ class _Compression:
         return journal.measure(f"test, {when}", compute)
 
     def _write(
-        self, model: torch.nn.Module, plan: PrunePlan, report: PruneReport, small: QuantizedNetwork | None = None
+        self,
+        model: torch.nn.Module,
+        plan: PrunePlan,
+        report: PruneReport,
+        small: QuantizedNetwork | None = None,
+        *,
+        tokens: TokenPlan | None = None,
     ) -> CompressResult:
         weights = small.weights if small else {}
         spec = self.checkpoint.spec
@@ -465,6 +536,7 @@ class _Compression:
             spec,
             plan=compose(spec.plan, plan) if plan.groups else spec.plan,
             quantization=small.spec if small else None,
+            tokens=tokens.reductions if tokens else spec.tokens,
             sparse=tuple(sparse_layers(model, small.spec if small else None)) if self.sparse else (),
             original_parameter_bytes=report.original_parameter_bytes,
             provenance={
@@ -499,6 +571,14 @@ def _refuse_quantized(checkpoint: Checkpoint, method: str) -> None:
         raise ConfigError(
             f"the weights of this network are integers already, and method '{method}' starts from float32. "
             f"Compress the network it was made from: prune first, quantize last."
+        )
+
+
+def _refuse_reduced(checkpoint: Checkpoint, method: str) -> None:
+    if checkpoint.spec.tokens and method in (*PRUNING, LOTTERY, *TOKENS):
+        raise ConfigError(
+            f"blocks of this network compute some of their tokens only, and method '{method}' starts from all of them. "
+            f"Compress the network it was made from: prune first, then reduce tokens, quantize last."
         )
 
 

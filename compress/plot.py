@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from svitkit.compress.aq4svit import AQ4SViTConfig
+from svitkit.compress.balance import BalanceConfig
+from svitkit.compress.primesvt import PrimeSVTConfig
 from svitkit.compress.report import GroupReport, PruneReport
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _draw_curves(axes: Axes, report: PruneReport, groups: Sequence[GroupReport],
             if group.ratio and abs(rate - group.ratio) < 1e-9:
                 axes.plot(rate, value, color=colors[group.name], marker="o", markersize=9, fillstyle="none")
     axes.axhline(before, color="black", linewidth=0.8)
-    assert not isinstance(report.settings, AQ4SViTConfig), "searches for bits have no groups"
+    assert isinstance(report.settings, BalanceConfig | PrimeSVTConfig), "other methods have no groups"
     axes.axhline(before - report.settings.tolerance, color="black", linewidth=0.8, linestyle="dashed")
     axes.set(xlabel="fraction of the group's channels removed, alone", ylabel="validation accuracy in %")
     axes.set_title("robustness; dashed: the loss up to which a rate is robust", fontsize="medium")

@@ -17,10 +17,13 @@ from svitkit.compress.report_bits import BitsReport
 from svitkit.compress.report_candidates import CandidateReport, describe_candidates
 from svitkit.compress.report_layers import LayerReport
 from svitkit.compress.report_tickets import TicketsReport
+from svitkit.compress.report_tokens import TokensReport
+from svitkit.compress.token_select import Selection, TokenSelectConfig
+from svitkit.compress.token_skip import SkipSearch, TokenSkipConfig
 from svitkit.manifest import STRICT
 
 REPORT_NAME = "report.json"
-AnySearch = Search | BalanceSearch | BitSearch | TicketSearch
+AnySearch = Search | BalanceSearch | BitSearch | TicketSearch | SkipSearch | Selection
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -130,6 +133,7 @@ class PruneReport:
         objective: what the search made as small as it could, if it was not the bytes alone.
         bits: the search for bits, if there was one.
         tickets: the search for a lottery ticket, if there was one.
+        tokens: the tokens that blocks compute, if the method reduces them.
         steps: the methods one after the other, if there were several; ``settings`` are those of the last one then.
     """
 
@@ -154,6 +158,7 @@ class PruneReport:
     objective: Spent | None = None
     bits: BitsReport | None = None
     tickets: TicketsReport | None = None
+    tokens: TokensReport | None = None
     steps: tuple[StepReport, ...] = ()
 
 
@@ -210,7 +215,7 @@ def _points(robustness: Swept) -> tuple[SweepPoint, ...]:
 
 
 def _passed_over(robustness: Swept | None, config: Config) -> str:
-    assert not isinstance(config, AQ4SViTConfig | LotteryConfig)
+    assert not isinstance(config, AQ4SViTConfig | LotteryConfig | TokenSkipConfig | TokenSelectConfig)
     if robustness is None or not robustness.trials or isinstance(config, BalanceConfig):
         return f"too narrow: no rate leaves fewer channels, in multiples of {config.channel_multiple}"
     if robustness.score is None:
@@ -237,6 +242,7 @@ def describe_outcome(
     layers: tuple[LayerReport, ...] = (),
     bits: BitsReport | None = None,
     tickets: TicketsReport | None = None,
+    tokens: TokensReport | None = None,
 ) -> PruneReport:
     """Puts a report together; the constraints are judged on the network as it is in the end.
 
@@ -254,6 +260,7 @@ def describe_outcome(
         layers: what happened to every layer, if the method quantizes.
         bits: the search for bits, if there was one.
         tickets: the search for a lottery ticket, if there was one.
+        tokens: the tokens that blocks compute, if the method reduces them.
     """
     config, saving = search.config, search.saving(outcome.measurement)
     drop = before.validation - after.validation
@@ -282,6 +289,7 @@ def describe_outcome(
         objective=outcome.objective,
         bits=bits,
         tickets=tickets,
+        tokens=tokens,
     )
 
 

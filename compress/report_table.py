@@ -7,13 +7,16 @@ from rich.table import Table
 from svitkit.compress.report import GroupReport, PruneReport
 from svitkit.compress.report_layers import add_layers
 from svitkit.compress.report_tickets import add_tickets
+from svitkit.compress.report_tokens import add_tokens
 
 
 def report_table(report: PruneReport) -> Table:
-    """Returns the report's groups, layers or rounds as a table for the terminal; totals stand in the caption."""
+    """Returns a report's groups, layers, rounds or blocks as a table for the terminal; totals stand in the caption."""
     table = Table(title=f"{report.method}: {'constraints met' if report.satisfied else 'constraints NOT met'}")
     if report.layers:
         add_layers(table, report.layers)
+    elif report.tokens is not None:
+        add_tokens(table, report.tokens)
     elif report.tickets is not None:
         add_tickets(table, report.tickets)
     else:
@@ -24,6 +27,11 @@ def report_table(report: PruneReport) -> Table:
         f"parameters: {report.parameter_bytes_before} -> {report.parameter_bytes_after} bytes; "
         f"saving {100 * report.memory_saving:.1f} % of the original"
     )
+    if report.tokens is not None:
+        before, after = (count / 1e6 for count in (report.tokens.operations_before, report.tokens.operations_after))
+        table.caption += (
+            f"\nmultiply-accumulates: {before:.1f} -> {after:.1f} M, {100 * report.tokens.saving:.1f} % less"
+        )
     if report.bits is not None and report.bits.membranes is not None:
         table.caption += f"\nmembrane potentials: {report.bits.membranes} bits, neurons compute in integers"
     spent = report.objective

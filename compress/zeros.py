@@ -44,7 +44,7 @@ def smallest(model: nn.Module, share: float) -> dict[str, torch.Tensor]:
     alive = int(every.count_nonzero())
     going = torch.zeros(len(every), dtype=torch.bool)
     going[every.argsort(stable=True)[: len(every) - alive + round(share * alive)]] = True
-    parts = going.split([weight.numel() for weight in weights.values()])
+    parts = torch.split(going, [weight.numel() for weight in weights.values()])
     return {name: part.reshape(weight.shape) for (name, weight), part in zip(weights.items(), parts, strict=True)}
 
 

@@ -56,6 +56,7 @@ class TrainingProgress:
 
 
 Report = Callable[[TrainingProgress], None]
+Penalty = Callable[[nn.Module], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,7 @@ def fit(
     options: FitOptions,
     *,
     teacher: nn.Module | None = None,
+    penalty: Penalty | None = None,
     first_epoch: int = 0,
     on_epoch: Callable[[int], None] | None = None,
     report: Report | None = None,
@@ -92,6 +94,7 @@ def fit(
         options: how.
         teacher: a network for the same data whose answers are learned along with the labels, by the share
             ``options.distillation``; in evaluation mode.
+        penalty: what is added to the loss of every step, a function of the network right after its forward pass.
         first_epoch: where in the schedule of learning rates the training begins; so many epochs fewer are run.
         on_epoch: told the number of an epoch at its end, from 0, while ``model`` has the weights of that end. After a
             stop it may be told an epoch again, with the same weights.
@@ -107,7 +110,7 @@ def fit(
             training.
     """
     with _fast(model):
-        run = _Run(model, dataset, options, teacher, first_epoch)
+        run = _Run(model, dataset, options, teacher, first_epoch, penalty)
         if state is not None and state.exists():
             run.load(state)
         saved = time.monotonic()
@@ -151,8 +154,10 @@ class _Run:
         options: FitOptions,
         teacher: nn.Module | None = None,
         first_epoch: int = 0,
+        penalty: Penalty | None = None,
     ) -> None:
         self.model, self.dataset, self.options, self.teacher = model, dataset, options, teacher
+        self.penalty = penalty
         if not 0 <= first_epoch < options.epochs:
             raise ConfigError(f"a training of {options.epochs} epochs cannot begin at epoch {first_epoch}.")
         self.first_epoch = first_epoch
@@ -204,6 +209,8 @@ class _Run:
         loss = F.cross_entropy(logits.float(), y, label_smoothing=self.options.label_smoothing)
         if self.teacher is not None and self.options.distillation:
             loss = torch.lerp(loss, self._distance(logits.float(), x), self.options.distillation)
+        if self.penalty is not None:
+            loss = loss + self.penalty(self.model)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ConfigError(
