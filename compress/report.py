@@ -264,8 +264,9 @@ def describe_outcome(
     """
     config, saving = search.config, search.saving(outcome.measurement)
     drop = before.validation - after.validation
-    accurate, small = drop <= config.max_drop, saving >= config.min_saving
-    why = outcome_text(saving, drop, min_saving=config.min_saving, max_drop=config.max_drop)
+    saved, of = (saving, "") if tokens is None else (tokens.saving, " of the operations")
+    accurate, small = drop <= config.max_drop, saved >= config.min_saving
+    why = outcome_text(saved, drop, min_saving=config.min_saving, max_drop=config.max_drop, of=of)
     if not small and (groups or bits):
         why += "; of the candidates tried none within the allowed loss saves more"
     return PruneReport(
@@ -293,10 +294,10 @@ def describe_outcome(
     )
 
 
-def outcome_text(saving: float, drop: float, *, min_saving: float, max_drop: float) -> str:
-    """Says in a sentence what was reached and what was wanted; savings are fractions, losses points."""
+def outcome_text(saving: float, drop: float, *, min_saving: float, max_drop: float, of: str = "") -> str:
+    """Says in a sentence what was reached and what was wanted; savings are fractions (of bytes), losses points."""
     change = f"loses {drop:.2f}" if drop >= 0 else f"gains {-drop:.2f}"
     return (
-        f"saves {100 * saving:.1f} % (at least {100 * min_saving:g} wanted) and {change} points on "
+        f"saves {100 * saving:.1f} %{of} (at least {100 * min_saving:g} wanted) and {change} points on "
         f"validation (a loss of {max_drop:g} allowed)"
     )

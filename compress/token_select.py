@@ -49,7 +49,7 @@ class TokenSelectConfig:
 
     Attributes:
         max_drop: accuracy that may be lost on the validation split, in points.
-        min_saving: fraction of the original bytes that must be saved; selection saves operations, and no bytes.
+        min_saving: fraction of the operations that must be saved.
         ratio: r, the share of the tokens that is left before the first of the blocks, squared before the second, ...
         first: the first block, counted from 1, that tokens are selected for.
         criterion: ``learned``; ``activity`` and ``random`` are for comparison, the network trained equally long.

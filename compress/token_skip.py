@@ -39,7 +39,7 @@ class TokenSkipConfig:
 
     Attributes:
         max_drop: accuracy that may be lost on the validation split, in points.
-        min_saving: fraction of the original bytes that must be saved; skipping saves operations, and no bytes.
+        min_saving: fraction of the operations that must be saved.
         criteria: how a block may choose its tokens.
         rates: how many rates are tried, at equal distances from all tokens to one of them.
         probe_images: validation images for the divergence.
