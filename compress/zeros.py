@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 
 def prunable_weights(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -64,12 +65,17 @@ def held_at_zero(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Iterator
     Args:
         pairs: a parameter, and a bool tensor of its shape: where it is to stay as it is.
     """
-    handles = [parameter.register_hook(partial(_without, where)) for parameter, where in pairs]
+    handles = [_hold(parameter, where) for parameter, where in pairs]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _hold(parameter: torch.Tensor, where: torch.Tensor) -> RemovableHandle:
+    handle: RemovableHandle = parameter.register_hook(partial(_without, where))  # type: ignore[no-untyped-call]
+    return handle
 
 
 def _without(where: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

@@ -56,8 +56,10 @@ class Checkpoint:
         return parameter_bytes(self.model, example_input(spec), spec.quantization, sparse=bool(spec.sparse))
 
     def parameter_count(self) -> int:
-        """Returns the number of weights and biases as deployed, whatever their width."""
-        return sum(layer_parameters(self.model, example_input(self.spec)).values())
+        """Returns the number of weights and biases as deployed, whatever their width; zeros of sparse layers not."""
+        every = sum(layer_parameters(self.model, example_input(self.spec)).values())
+        weights = [self.model.get_parameter(f"{layer}.weight") for layer in self.spec.sparse]
+        return every - sum(weight.numel() - int(weight.count_nonzero()) for weight in weights)
 
 
 def build_model(spec: ModelSpec) -> nn.Module:

@@ -30,6 +30,14 @@ def random_weight(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_weights_that_are_zero_stay_zero_however_much_their_inputs_correlate(bits: int) -> None:
+    weight = random_weight(16, 40) * (torch.rand(16, 40, generator=torch.Generator().manual_seed(2)) < 0.3)
+    rounded = round_weight(weight, moments(40, shared=3.0), bits)
+    assert not rounded.integers[(weight == 0).numpy()].any()
+    assert rounded.integers.any()
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4, 6, 8])
 @pytest.mark.parametrize("shared", [0.0, 1.0])
 def test_the_output_errs_less_than_with_rounding_to_the_nearest(bits: int, shared: float) -> None:

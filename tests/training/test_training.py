@@ -110,6 +110,39 @@ def test_a_killed_training_continues_to_the_same_weights(tmp_path: Path) -> None
     assert not (tmp_path / "cut.training.pt").exists()
 
 
+def test_a_training_from_the_weights_of_an_epoch_on_goes_the_rest_of_the_schedule() -> None:
+    dataset, rates = make_dataset(), []
+    model, weights = make_model(), {}
+
+    def keep(epoch: int) -> None:
+        weights[epoch] = {name: value.clone() for name, value in model.state_dict().items()}
+
+    whole = fit(model, dataset, OPTIONS, on_epoch=keep)
+    assert sorted(weights) == [0, 1, 2, 3]
+    again = make_model()
+    again.load_state_dict(weights[1])
+    reports: list[TrainingProgress] = []
+    rest = fit(again, dataset, OPTIONS, first_epoch=2, on_epoch=rates.append, report=reports.append)
+    assert rates == [2, 3]
+    assert len(rest.history) == 2
+    assert len(whole.history) == 4
+    assert rest.best_epoch in (2, 3)
+    assert rest.validation_accuracy == rest.history[rest.best_epoch - 2]
+    assert (reports[0].epoch, reports[0].step, reports[-1].share) == (2, 11, 1.0)
+
+
+def test_state_of_a_training_that_began_elsewhere_is_not_continued(tmp_path: Path) -> None:
+    fit(make_model(), make_dataset(), OPTIONS, first_epoch=2, state=tmp_path / "state")
+    with pytest.raises(ConfigError, match="belongs to a training with other options"):
+        fit(make_model(), make_dataset(), OPTIONS, first_epoch=1, state=tmp_path / "state")
+
+
+@pytest.mark.parametrize("first", [-1, 4])
+def test_a_schedule_cannot_begin_outside_of_itself(first: int) -> None:
+    with pytest.raises(ConfigError, match=f"4 epochs cannot begin at epoch {first}"):
+        fit(make_model(), make_dataset(), OPTIONS, first_epoch=first)
+
+
 @pytest.mark.parametrize("killed_at", [6, 8, 10])
 def test_a_training_killed_within_an_epoch_ends_with_exactly_the_weights_of_an_undisturbed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
