@@ -137,7 +137,8 @@ def compress_model(
         seed: of the fine-tuning.
         limit: at most that many images of every split.
         settings: what the method assumes, by name, where it shall not be the default
-            (:class:`svitkit.compress.balance.BalanceConfig`, :class:`svitkit.compress.primesvt.PrimeSVTConfig`).
+            (:class:`svitkit.compress.balance.BalanceConfig`, :class:`svitkit.compress.primesvt.PrimeSVTConfig`,
+            :class:`svitkit.compress.lottery.LotteryConfig`).
         work: how the search is done; the fast way in this process if not given.
         objective: what method ``svitkit`` makes as small as accuracy allows: ``memory``, ``macs`` or ``latency``.
         costs: of plans, for the objective ``latency`` (:func:`svitkit.predict.latency_costs`).

@@ -30,6 +30,7 @@ class LayerRow:
         kind: class of the layer, or ``matmul``.
         output_shape: as the layer returned it for the whole batch.
         parameters: float32 parameters as deployed, batch norm folded.
+        zeros: share of its weights that are 0 (0..1); of a layer that runs again, as of one without weights, 0.
         macs: multiply-accumulates of one inference over all time steps, if nothing were skipped.
         spike_rate: spikes per element and time step: of the input of a layer with weights, of the output of a layer of
             neurons, share of products that are not zero for a matmul. Above 1 where spikes are added up; None where the
@@ -41,6 +42,7 @@ class LayerRow:
     kind: str
     output_shape: tuple[int, ...]
     parameters: int
+    zeros: float
     macs: int
     spike_rate: float | None
     synaptic_operations: float
@@ -109,7 +111,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
             macs = output.numel() * _macs_per_output(module) // self.batch
             rate = _spike_rate(inputs[0]) if isinstance(module, nn.Linear | _ConvNd) else None
             ops = macs * (1.0 if rate is None else rate)
-            self._add(name, type(module).__name__, output, macs=macs, rate=rate, ops=ops)
+            zeros = float((module.weight == 0).float().mean()) if isinstance(module, nn.Linear | _ConvNd) else 0.0
+            self._add(name, type(module).__name__, output, macs=macs, rate=rate, ops=ops, zeros=zeros)
 
         return hook
 
@@ -132,13 +135,24 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
                 kind="matmul",
                 output_shape=tuple(output.shape),
                 parameters=0,
+                zeros=0.0,
                 macs=round(macs),
                 spike_rate=rate,
                 synaptic_operations=macs * (1.0 if rate is None else rate),
             )
         )
 
-    def _add(self, name: str, kind: str, output: torch.Tensor, *, macs: int, rate: float | None, ops: float) -> None:
+    def _add(
+        self,
+        name: str,
+        kind: str,
+        output: torch.Tensor,
+        *,
+        macs: int,
+        rate: float | None,
+        ops: float,
+        zeros: float = 0.0,
+    ) -> None:
         first = all(row.layer != name for row in self.rows)
         self.rows.append(
             LayerRow(
@@ -146,6 +160,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
                 kind=kind,
                 output_shape=tuple(output.shape),
                 parameters=self.parameters.get(name, 0) if first else 0,
+                zeros=zeros if first else 0.0,
                 macs=macs,
                 spike_rate=rate,
                 synaptic_operations=ops,

@@ -182,8 +182,7 @@ def _dense_spec(unit: VectorUnit, shape: LinearShape) -> DenseSpec:
 
 def _emit_dense(state: Lowering, linear: Linear, spec: DenseSpec, layer: str, fused: Fused | None, out: Buffer) -> str:
     shape = spec.shape
-    weight = linear.weight if linear.integer else np.asarray(linear.weight, np.float32)
-    panels = _stored(state, linear, f"{linear.node.inputs[1]}.panels", pack_dense(spec, weight))
+    panels = _stored(state, linear, f"{linear.node.inputs[1]}.panels", pack_dense(spec, _weight(linear)))
     kernel = _name("dot" if spec.dot else "dense", shape)
     buffers = [linear.x.buffer, panels, *finish(state, linear, fused, out)]
     work = shape.positions * shape.in_times * shape.window.taps * shape.inputs * shape.outputs
@@ -194,8 +193,7 @@ def _emit_dense(state: Lowering, linear: Linear, spec: DenseSpec, layer: str, fu
 def _emit_rows(state: Lowering, linear: Linear, spec: RowsSpec, layer: str, fused: Fused | None, out: Buffer) -> str:
     shape = spec.shape
     index, count = _lists(state, linear.x, spec.lists)
-    weight = linear.weight if linear.integer else np.asarray(linear.weight, np.float32)
-    buffers = [index, count, _stored(state, linear, f"{linear.node.inputs[1]}.rows", pack_rows(spec, weight))]
+    buffers = [index, count, _stored(state, linear, f"{linear.node.inputs[1]}.rows", pack_rows(spec, _weight(linear)))]
     name = linear.node.outputs[0]
     if spec.joins:
         buffers.append(Buffer(f"{name}.joined", "uint16", (spec.parts * spec.joined_lists * spec.joined_capacity,)))
@@ -207,6 +205,11 @@ def _emit_rows(state: Lowering, linear: Linear, spec: RowsSpec, layer: str, fuse
     work = shape.positions * shape.in_times * shape.window.taps * shape.inputs * shape.outputs // 8
     state.call(layer, kernel, spec, build_rows, buffers, work=work)
     return kernel
+
+
+def _weight(linear: Linear) -> NDArray[Any]:
+    """The weight, with zeros of one sign: a batch norm that was folded may have made some of them negative."""
+    return linear.weight if linear.integer else np.asarray(linear.weight, np.float32) + np.float32(0)
 
 
 def _stored(state: Lowering, linear: Linear, name: str, array: NDArray[Any]) -> Buffer:

@@ -63,9 +63,9 @@ Method = Annotated[
     typer.Option(
         "--method",
         metavar="NAME",
-        help="svitkit and primesvt prune, ours and the published policy; aq4svit-greedy and aq4svit-beam search how "
-        "many bits every block gets; int8 and int4 round the weights. Several, divided by commas: prune, then round, "
-        "under one budget of accuracy.",
+        help="svitkit and primesvt prune, ours and the published policy; lottery makes single weights 0 and trains the "
+        "others again, in rounds; aq4svit-greedy and aq4svit-beam search how many bits every block gets; int8 and int4 "
+        "round the weights. Several, divided by commas: prune, then round, under one budget of accuracy.",
     ),
 ]
 Objective = Annotated[

@@ -72,13 +72,14 @@ def view_model(checkpoint: Checkpoint, name: str, dataset: Dataset, *, images: i
     from svitkit.inspect_model import inspect_network
 
     x, _ = next(batches(dataset, "validation", batch_size=images, timesteps=checkpoint.spec.timesteps, limit=images))
-    layers = inspect_network(checkpoint, x)
+    layers, sparse = inspect_network(checkpoint, x), bool(checkpoint.spec.sparse)
     rows = [
         (
             row.layer,
             row.kind,
             "x".join(map(str, row.output_shape)),
             f"{row.parameters:,}",
+            *([f"{row.zeros:.1%}" if row.zeros else ""] if sparse else []),
             f"{row.macs:,}",
             "" if row.spike_rate is None else f"{row.spike_rate:.3f}",
             f"{row.synaptic_operations:,.0f}",
@@ -92,15 +93,22 @@ def view_model(checkpoint: Checkpoint, name: str, dataset: Dataset, *, images: i
     }
     shown = table(
         f"{name} ({checkpoint.spec.family}, T = {checkpoint.spec.timesteps}) on {x.shape[1]} validation images of "
-        f"{dataset.name}; shapes hold them all, the other figures are for one",
-        ("layer", "kind", "output", "parameters", "MACs", "spike rate", "synaptic operations"),
+        f"{dataset.name}; shapes hold them all, the other figures are for one"
+        + (f"; stored without zeros in {kibibytes(checkpoint.parameter_bytes())}" if sparse else ""),
+        (
+            *("layer", "kind", "output", "parameters"),
+            *["zeros"] * sparse,
+            *("MACs", "spike rate", "synaptic operations"),
+        ),
         [
             *rows,
             (
                 "total",
                 "",
                 "",
-                *(f"{totals[key]:,.0f}" for key in ("parameters", "macs")),
+                f"{totals['parameters']:,}",
+                *[""] * sparse,
+                f"{totals['macs']:,}",
                 "",
                 f"{totals['synaptic_operations']:,.0f}",
             ),

@@ -11,7 +11,7 @@ from rich.console import Console
 from svitkit.cli.bundle_view import view_bundle
 from svitkit.errors import ConfigError
 from svitkit.files import sha256
-from svitkit.manifest import KernelChoice, LIFLayer, read_manifest, write_manifest
+from svitkit.manifest import KernelChoice, LIFLayer, SparseWeights, read_manifest, write_manifest
 from svitkit.runtime.profile import LayerTime, Profile
 from svitkit.runtime.record import write_record
 from tests.runtime import bundles
@@ -140,6 +140,18 @@ def test_the_share_of_active_inputs_has_a_column_only_if_the_manifest_has_some(b
     assert "inputs active" in line(text, "layer ")
     assert line(text, "fire ").split()[4:6] == ["25.0%", "12.5%"]
     assert [layer["input_density"] for layer in view_bundle(bundle)[0]["layers"]] == [None, 0.125, None]
+
+
+def test_layers_that_are_stored_without_zeros_are_named_with_what_they_take(bundle: Path) -> None:
+    assert "without zeros" not in shown(bundle)
+    parts = tuple(
+        SparseWeights(layer=name, stored_bytes=1024 * size, expanded_bytes=10240 * size)
+        for name, size in (("a", 1), ("b", 4), ("c", 3), ("d", 2))
+    )
+    write_manifest(bundle, dataclasses.replace(read_manifest(bundle), sparse=parts))
+    text = " ".join(line(shown(bundle), "without zeros").split())
+    assert "4 layers, 100.0 KiB stored in 10.0 KiB: b 40.0 KiB -> 4.0 KiB, c 30.0 KiB -> 3.0 KiB, d" in text
+    assert text.endswith("...")
 
 
 def test_lists_and_the_layer_of_the_same_name_have_their_own_predictions(bundle: Path) -> None:

@@ -44,6 +44,8 @@ def network(digits: Dataset) -> Checkpoint:
         ("int8,svitkit", "Put it last"),
         ("svitkit,svitkit", "stands twice"),
         ("svitkit,", "unknown method ''"),
+        ("lottery,svitkit", "Put 'lottery' behind it"),
+        ("int8,lottery", "Put it last"),
     ],
 )
 def test_methods_that_do_not_go_together_are_refused(text: str, says: str) -> None:

@@ -229,6 +229,7 @@ def test_weights_that_are_zero_stay_zero_as_integers(checkpoint: Checkpoint, dig
     assert loaded.spec.sparse
     assert loaded.parameter_bytes() == result.report.parameter_bytes_after
     assert [step.method for step in result.report.steps] == ["lottery", "aq4svit-greedy"]
+    assert result.report.tickets is not None
 
 
 def test_the_zeros_of_a_ticket_are_zeros_of_its_integers(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from svitkit.boards.board import load_board
 from svitkit.cli.bundle_view import view_bundle
@@ -132,6 +133,18 @@ def test_the_manifest_says_which_layers_are_sparse_and_what_they_take(tmp_path: 
     assert abs(built.sparse.workspace_bytes - built.dense.workspace_bytes - whole) <= alignment
     shown = view_bundle(tmp_path / "sparse")
     assert len(shown[0]["manifest"].sparse) == len(parts)
+
+
+def test_zeros_whose_sign_a_batch_norm_turned_are_zeros_too(tmp_path: Path) -> None:
+    network = pruned(32)
+    for module in network.model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.weight.data.neg_()
+    onnx = case(network, tmp_path / "model.onnx")
+    manifest = build_bundle(onnx.onnx, load_board("host"), tmp_path / "bundle", golden=onnx.inputs[:2])
+    parts = manifest.sparse
+    share = sum(part.stored_bytes for part in parts) / sum(part.expanded_bytes for part in parts)
+    assert share == pytest.approx(1 - SPARSITY + 1 / 32, abs=0.02)
 
 
 STORED = "tensor 7 bits uint8 weights 0 1 1\ntensor 8 some float32 weights 64 1 7\nexpand 1 7 8 0\n"

@@ -69,6 +69,16 @@ def test_operations_of_a_layer_are_its_multiplications_times_the_rate_of_its_inp
     assert 0 < layer.synaptic_operations < layer.macs
 
 
+def test_a_layer_tells_the_share_of_its_zeros() -> None:
+    checkpoint, x = livened("spikformer")
+    weight = checkpoint.model.get_submodule("head").get_parameter("weight")
+    with torch.no_grad():
+        weight[:5] = 0
+    rows = {row.layer: row for row in inspect_network(checkpoint, x)}
+    assert rows["head"].zeros == 0.5
+    assert rows["blocks.0.mlp.fc1.0"].zeros == rows["blocks.0.attn@0"].zeros == 0.0
+
+
 def test_products_of_an_attention_count_where_both_factors_spike() -> None:
     checkpoint, x = livened("spikformer")
     _, spikes = forward_spikes(checkpoint.model, x)
