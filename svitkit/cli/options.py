@@ -64,8 +64,9 @@ Method = Annotated[
         "--method",
         metavar="NAME",
         help="svitkit and primesvt prune, ours and the published policy; lottery makes single weights 0 and trains the "
-        "others again, in rounds; aq4svit-greedy and aq4svit-beam search how many bits every block gets; int8 and int4 "
-        "round the weights. Several, divided by commas: prune, then round, under one budget of accuracy.",
+        "others again, in rounds; token-skip and token-select let blocks compute fewer tokens, the first without "
+        "training; aq4svit-greedy and aq4svit-beam search how many bits every block gets; int8 and int4 round the "
+        "weights. Several, divided by commas: prune, leave out tokens, then round, under one budget of accuracy.",
     ),
 ]
 Objective = Annotated[

@@ -14,6 +14,7 @@ from svitkit.manifest import ModelMetadata
 if TYPE_CHECKING:
     from svitkit.data.dataset import Dataset
     from svitkit.models.checkpoint import Checkpoint
+    from svitkit.models.spec import TokenReduction
 
 View = tuple[dict[str, Any], list[RenderableType]]
 
@@ -115,7 +116,25 @@ def view_model(checkpoint: Checkpoint, name: str, dataset: Dataset, *, images: i
         ],
     )
     spec = {"family": checkpoint.spec.family, "timesteps": checkpoint.spec.timesteps, "images": x.shape[1]}
-    return {"kind": "model", "name": name, **spec, "totals": totals, "layers": layers}, [shown]
+    reduced = checkpoint.spec.tokens
+    told = {"kind": "model", "name": name, **spec, "totals": totals, "layers": layers, "tokens": reduced}
+    return told, [shown, *([_tokens_table(reduced)] if reduced else [])]
+
+
+def _tokens_table(reduced: tuple[TokenReduction, ...]) -> RenderableType:
+    rows = [
+        (
+            each.block,
+            str(each.tokens),
+            str(each.kept),
+            each.criterion,
+            "skip the block" if each.rest == "skip" else "drop out",
+        )
+        for each in reduced
+    ]
+    return table(
+        "Blocks that compute some of their tokens", ("block", "tokens", "computed", "chosen by", "others"), rows
+    )
 
 
 def view_record(path: Path) -> View:
