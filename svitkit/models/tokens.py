@@ -90,20 +90,21 @@ class TokenGate(nn.Module):
 class _Around:
     """Hooks around a block that cut its input down to the kept tokens, and make its output whole if tokens skip it."""
 
-    def __init__(self, *, skip: bool) -> None:
-        self.skip = skip
+    def __init__(self, reduction: TokenReduction) -> None:
+        self.grid, self.skip = reduction.grid, reduction.rest == "skip"
         self._whole: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def before(self, block: nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         x = given[0]
-        index, weight = block.get_submodule(GATE)(x)
+        lies_in_frame = x.ndim == 5  # (T, B, C, H, W), not (T, B, C, N)
+        index, weight = block.get_submodule(GATE)(x if lies_in_frame else x.reshape(*x.shape[:3], *self.grid))
         tokens = x.flatten(3)
         if self.skip:
             self._whole = x, index
         kept = take_tokens(tokens, index)
         if weight is not None:
             kept = kept * weight[None, :, None, :]
-        return (kept.unsqueeze(3), *given[1:])
+        return (kept.unsqueeze(3) if lies_in_frame else kept, *given[1:])
 
     def after(self, block: nn.Module, given: tuple[torch.Tensor, ...], got: torch.Tensor) -> torch.Tensor:
         if self._whole is None:
@@ -133,7 +134,7 @@ def reduce_tokens(model: nn.Module, reductions: Sequence[TokenReduction]) -> Non
         neurons = neuron_layers(block)
         if not neurons:
             raise ConfigError(f"tokens of '{reduction.block}' are to be reduced, but it has no neurons.")
-        around = _Around(skip=reduction.rest == "skip")
+        around = _Around(reduction)
         block.add_module(GATE, TokenGate(reduction, next(iter(neurons.values()))).train(block.training))
         block.register_forward_pre_hook(around.before)
         block.register_forward_hook(around.after)
