@@ -1,7 +1,7 @@
 """What left out tokens and weights save and cost: svitkit's methods beside random choices.
 
     python benchmarks/bench_tokens.py --network fashion-sdt --methods token-skip,skip-random [--data fashion-mnist:PATH]
-        [--max-drop 1] [--set ratio=0.7] [--limit N] [--made lottery=DIR] [--plot SVG] [--markdown] [--json]
+        [--max-drop 1] [--set margin=0] [--limit N] [--made lottery=DIR] [--plot SVG] [--markdown] [--json]
     python benchmarks/bench_tokens.py --read FILE [--plot SVG] [--markdown]
 
 Every method (:mod:`benchmarks.token_methods`) gets the same trained network and the same validation images to decide
@@ -34,13 +34,13 @@ from benchmarks.compress_methods import Advance
 from benchmarks.compress_subject import Bench, prepare
 from benchmarks.compressions import read_lines
 from benchmarks.peers import first_line
-from benchmarks.token_methods import Spared, method_names, read_made, spare_with
+from benchmarks.token_methods import OWN, Spared, known_settings, method_names, read_made, spare_with
 from benchmarks.token_results import Sparing, from_dict
 from benchmarks.token_views import markdown, plot, print_table
 from svitkit.compress.options import LOTTERY
 from svitkit.compress.settings import told_settings
 from svitkit.compress.token_candidates import operations
-from svitkit.errors import ConfigError, SvitError
+from svitkit.errors import ConfigError, SvitError, unknown_name
 from svitkit.manifest import read_manifest
 from svitkit.models.checkpoint import Checkpoint
 from svitkit.models.run import example_input
@@ -148,6 +148,20 @@ def read_folders(made: list[str]) -> dict[str, Path]:
     return {name: Path(folder) for name, _, folder in pairs}
 
 
+def check_settings(texts: list[str]) -> dict[str, object]:
+    """Reads settings.
+
+    Raises:
+        ConfigError: no method knows one of them.
+    """
+    settings = told_settings(texts)
+    known = sorted({name for method, _ in OWN.values() for name in known_settings(method)})
+    for name in settings:
+        if name not in known:
+            raise unknown_name("setting", name, known)
+    return settings
+
+
 def main(
     network: Annotated[str, typer.Option(help="A name of 'svitkit models' or a checkpoint.")] = "digits-spikformer",
     data: Annotated[str | None, typer.Option(help="As for svitkit; what the network is made for if not given.")] = None,
@@ -157,7 +171,7 @@ def main(
     ] = None,
     max_drop: Annotated[float, typer.Option(min=0, max=100, help="Points of validation accuracy to lose.")] = 1.0,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Of training methods.")
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Of svitkit's methods.")
     ] = None,
     made: Annotated[list[str] | None, typer.Option(metavar="METHOD=DIR", help="Measures what was made before.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Validation images of a search; all if not given.")] = None,
@@ -187,7 +201,7 @@ def main(
                     rounds=rounds,
                     work=Path(work),
                 )
-                one = partial(measure, bench=bench, settings=told_settings(settings or []), made=folders)
+                one = partial(measure, bench=bench, settings=check_settings(settings or []), made=folders)
                 results = list(run_all(names, one, as_json=as_json))
     except SvitError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,12 +9,12 @@ once, trained equally long.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from benchmarks.compress_methods import Advance, Task
 from svitkit.compress.evaluate import accuracy, load_batches
-from svitkit.compress.options import LOTTERY, SELECT, SKIP
+from svitkit.compress.options import CONFIGS, LOTTERY, SELECT, SKIP
 from svitkit.compress.pipeline import compress_model
 from svitkit.compress.report import REPORT_NAME, PruneReport
 from svitkit.compress.token_candidates import build
@@ -60,7 +60,7 @@ def spare_with(method: str, task: Task, settings: Mapping[str, object], advance:
     Args:
         method: a name of :func:`method_names`.
         task: what is asked for.
-        settings: of ``token-select`` and ``lottery`` and what they are compared with, where they are not the defaults.
+        settings: of svitkit's own methods, each for those that know it, where they are not the defaults.
         advance: told the stage, how much of it is done, and how much there is.
 
     Raises:
@@ -72,6 +72,11 @@ def spare_with(method: str, task: Task, settings: Mapping[str, object], advance:
     if method not in others:
         raise unknown_name("method", method, method_names())
     return others[method](task, advance)
+
+
+def known_settings(name: str) -> tuple[str, ...]:
+    """Returns the settings of one of svitkit's own methods."""
+    return tuple(field.name for field in fields(CONFIGS[name]))
 
 
 def read_made(folder: Path, original: Checkpoint) -> Spared:
@@ -98,7 +103,7 @@ def _own(method: str, task: Task, settings: Mapping[str, object], advance: Advan
         task.work / method,
         method=name,
         max_drop=task.max_drop,
-        settings=own if name == SKIP else {**settings, **own},
+        settings={**{key: value for key, value in settings.items() if key in known_settings(name)}, **own},
         progress=advance,
     )
     report = result.report

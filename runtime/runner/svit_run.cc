@@ -78,14 +78,15 @@ struct Memory {
 };
 
 // Resident bytes of a program that has loaded a network and not run it: libraries, one input and one output. Of the
-// network's memory only the states are touched by then, every page of them: they are taken off. The machine code is
-// paged in by running it, and is taken off as well, to be added when it has run.
+// network's memory only the states and expanded weights are touched by then, every page of them: they are taken off. The
+// machine code is paged in by running it, and is taken off as well, to be added when it has run.
 std::optional<std::uint64_t> read_floor_without_code(const svit_session* session) {
   read_process_memory();  // so that the pages which reading itself needs are there
   const std::optional<std::uint64_t> resident = read_resident_bytes();
   const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
-  const std::uint64_t states = (svit_memory(session).state_bytes + page - 1) / page * page;
-  const std::uint64_t apart = states + read_resident_bytes(kCode).value_or(0);
+  const svit_sizes sizes = svit_memory(session);
+  const std::uint64_t states = (sizes.state_bytes + page - 1) / page * page;
+  const std::uint64_t apart = states + sizes.expanded_bytes / page * page + read_resident_bytes(kCode).value_or(0);
   if (!resident || *resident < apart) return std::nullopt;
   return *resident - apart;
 }
