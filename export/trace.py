@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -150,7 +151,9 @@ def trace(
     names = tuple(neuron.name for neuron in neurons) if mode == "step" else ()
     traced = TracedModel(model, timesteps=steps, static_input=static, states=names)
     states = tuple(torch.zeros(neuron.state_shape) for neuron in neurons) if mode == "step" else ()
-    return TracedNetwork(program=_exported(traced, (x, *states)), neurons=neurons, token_gates=tuple(gates))
+    return TracedNetwork(
+        program=_exported(traced, (x, *states)), neurons=neurons, token_gates=_met(probe, x, tuple(gates))
+    )
 
 
 def _execution_order(probe: TracedModel, x: torch.Tensor) -> tuple[TracedNeuron, ...]:
@@ -173,6 +176,20 @@ def _execution_order(probe: TracedModel, x: torch.Tensor) -> tuple[TracedNeuron,
         TracedNeuron(name=name, params=probe.params[name], state_shape=tuple(state.shape))
         for name, state in probe.tape.after.items()
     )
+
+
+def _met(probe: TracedModel, x: torch.Tensor, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the names of modules in the order of execution."""
+    met: list[str] = []
+
+    def watch(name: str) -> Callable[..., None]:
+        return lambda *_: met.append(name)
+
+    handles = [probe.network.get_submodule(name).register_forward_pre_hook(watch(name)) for name in names]
+    _run(probe, x)
+    for handle in handles:
+        handle.remove()
+    return tuple(met)
 
 
 def _run(probe: TracedModel, x: torch.Tensor) -> torch.Tensor:
