@@ -66,12 +66,15 @@ def spare_with(method: str, task: Task, settings: Mapping[str, object], advance:
     Raises:
         ConfigError: the name is unknown.
     """
-    others: dict[str, Callable[[Task, Advance], Spared]] = {"dense": _as_it_is, RANDOM: _skip_randomly}
     if method in OWN:
         return _own(method, task, settings, advance)
+    others: dict[str, Callable[[], Spared]] = {
+        "dense": lambda: _as_it_is(task),
+        RANDOM: lambda: _skip_randomly(task, settings, advance),
+    }
     if method not in others:
         raise unknown_name("method", method, method_names())
-    return others[method](task, advance)
+    return others[method]()
 
 
 def known_settings(name: str) -> tuple[str, ...]:
@@ -112,13 +115,13 @@ def _own(method: str, task: Task, settings: Mapping[str, object], advance: Advan
     )
 
 
-def _as_it_is(task: Task, advance: Advance) -> Spared:
+def _as_it_is(task: Task) -> Spared:
     reached = _validation(task, task.checkpoint)
     return Spared(checkpoint=task.checkpoint, before=reached, after=reached)
 
 
-def _skip_randomly(task: Task, advance: Advance) -> Spared:
-    found = _own(SKIP, task, {}, advance).checkpoint
+def _skip_randomly(task: Task, settings: Mapping[str, object], advance: Advance) -> Spared:
+    found = _own(SKIP, task, settings, advance).checkpoint
     plan = TokenPlan(reductions=tuple(replace(each, criterion="random") for each in found.spec.tokens))
     spec = replace(task.checkpoint.spec, tokens=plan.reductions)
     small = Checkpoint(model=build(task.checkpoint.model, plan), spec=spec)
