@@ -89,6 +89,7 @@ class Deployment:
         accuracy_images: how many test images that were.
         validation_before, validation_after: accuracies on which the compression decided.
         memory_saving: 1 - weights in the bundle / fp32 weights of the original.
+        operations_saving: share of the dense multiply-accumulates, where blocks compute some of their tokens only.
         params_before, params_after: deployed parameters (batch norms folded).
         bundle_bytes: all files of the bundle.
         latency_ms: one inference; the percentiles that the number of samples supports.
@@ -108,6 +109,7 @@ class Deployment:
     validation_before: float
     validation_after: float
     memory_saving: float
+    operations_saving: float | None
     params_before: int
     params_after: int
     bundle_bytes: int
@@ -268,6 +270,7 @@ def _summary(
         validation_before=small.report.before.validation,
         validation_after=small.report.after.validation,
         memory_saving=1 - manifest.weights_bytes / original,
+        operations_saving=small.report.tokens.saving if small.report.tokens else None,
         params_before=original // FLOAT32_BYTES,
         params_after=small.checkpoint.parameter_count(),
         bundle_bytes=record.bundle_bytes,

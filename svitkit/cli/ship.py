@@ -222,7 +222,7 @@ def _shortfall_table(shortfall: Shortfall) -> RenderableType:
 
 
 def _deployment_table(done: Deployment) -> RenderableType:
-    original = kibibytes(4 * done.params_before)
+    original, saved = kibibytes(4 * done.params_before), done.operations_saving
     rows = [
         (
             "accuracy on test",
@@ -231,6 +231,7 @@ def _deployment_table(done: Deployment) -> RenderableType:
         ("accuracy on validation", f"{done.validation_before:.2f} % -> {done.validation_after:.2f} %"),
         ("parameters", f"{done.params_before:,} -> {done.params_after:,}"),
         ("memory saving", f"{done.memory_saving:.1%} of {original} (weights in the bundle against fp32)"),
+        *([("operations saving", f"{saved:.1%} of the dense multiply-accumulates")] if saved is not None else []),
         *((name, str(path)) for name, path in done.artifacts.items()),
     ]
     return table(f"{done.model} on {done.board}", ("what", "value"), rows)
