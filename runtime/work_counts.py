@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import exp, pi, prod, sqrt
 
 from svitkit.runtime.density import Density
-from svitkit.runtime.kernels.dense import DOT_INSTRUCTIONS, QUAD, DenseSpec
+from svitkit.runtime.kernels.dense import QUAD, DenseSpec
 from svitkit.runtime.kernels.linear import LinearShape, Window
 from svitkit.runtime.kernels.lists import SEARCHES, TABLE_BITS, ListSpec
 from svitkit.runtime.kernels.panels import panel_runs
@@ -107,11 +107,10 @@ def dense_counts(spec: DenseSpec, memory: Memory) -> Counts:
     taps = mean_taps(shape.window, shape.out_extents)
     counts: dict[str, float] = dict(_epilogue(shape, spec.lanes, memory.register_bytes))
     tile = min(spec.times, shape.in_times) * spec.block
-    for run in panel_runs(shape.outputs, spec.lanes):
-        is_dot = spec.dot is not None and run.width >= DOT_INSTRUCTIONS[spec.dot][1]
-        kind = _dense_kind(spec, is_dot=is_dot)
+    kind = spec.dot or ("int8" if shape.integer else "fp32")
+    visits = shape.positions * shape.in_times * taps * (shape.inputs // QUAD if spec.dot else shape.inputs)
+    for run in spec.runs:
         registers = -(-run.width * FLOAT_BYTES // memory.register_bytes)
-        visits = shape.positions * shape.in_times * taps * (shape.inputs // QUAD if is_dot else shape.inputs)
         for name, count in (("product", registers), ("load", registers / tile), ("input", 1.0)):
             key = f"dense_{kind}.{name}"
             counts[key] = counts.get(key, 0.0) + run.count * visits * count
@@ -129,12 +128,6 @@ def dense_counts(spec: DenseSpec, memory: Memory) -> Counts:
 def _beyond(size: float, cache_bytes: int) -> float:
     """Share of the loads from a piece of memory that miss a cache, if the piece is walked over and over."""
     return max(1.0 - cache_bytes / size, 0.0) if size else 0.0
-
-
-def _dense_kind(spec: DenseSpec, *, is_dot: bool) -> str:
-    if is_dot:
-        return str(spec.dot)
-    return "int8" if spec.shape.integer else "fp32"
 
 
 def _epilogue(shape: LinearShape, lanes: int, register_bytes: int) -> dict[str, float]:

@@ -11,13 +11,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 from tvm.script.ir_builder import tirx as T
 
 from svitkit.runtime.kernels.emit import Expr, dot, function, nest, row_major, shared_nest, when
 from svitkit.runtime.kernels.linear import Epilogue, LinearShape, stored_steps
-from svitkit.runtime.kernels.panels import pack_panels, panel_runs
-from svitkit.runtime.kernels.registers import Value, Vector, layout, read, write, zeros
+from svitkit.runtime.kernels.panels import PanelRun, pack_panels, panel_runs
+from svitkit.runtime.kernels.registers import Value, Vector, layout, powers_of_two, read, write, zeros
 
 QUAD = 4  # inputs that a dot instruction multiplies
 Dot = Literal["vnni", "sdot"]
@@ -54,6 +55,25 @@ class DenseSpec:
         """Type of the sums."""
         return "int32" if self.shape.integer else "float32"
 
+    @property
+    def dot_lanes(self) -> int:
+        """Sums that a dot instruction updates; 1 without one."""
+        return 1 if self.dot is None else DOT_INSTRUCTIONS[self.dot][1]
+
+    @property
+    def runs(self) -> tuple[PanelRun, ...]:
+        """The panels; with ``dot`` all are whole registers but for a last one, whose other sums nobody reads."""
+        tail = self.shape.outputs % self.dot_lanes
+        whole = panel_runs(self.shape.outputs - tail, self.lanes) if self.shape.outputs > tail else ()
+        return (*whole, PanelRun(self.shape.outputs - tail, tail, 1)) if tail else whole
+
+    @property
+    def weight_elements(self) -> int:
+        """Packed weights, and as many zeros behind them as the last register reads beyond its own."""
+        tail = self.shape.outputs % self.dot_lanes
+        beyond = (self.dot_lanes - tail) * QUAD if tail else 0
+        return self.shape.window.taps * self.shape.inputs * self.shape.outputs + beyond
+
 
 def can_dot(shape: LinearShape, instruction: Dot) -> bool:
     """Whether a layer's inputs come in fours of bytes that the instruction takes."""
@@ -66,19 +86,18 @@ def pack_dense(spec: DenseSpec, weight: NDArray[Any]) -> NDArray[Any]:
     """Packs (taps * inputs, outputs) float32 or int8 panel by panel; for dot, a channel's four inputs together.
 
     Returns:
-        (taps * inputs * outputs,) of the same type.
+        (weight_elements of the spec,) of the same type.
     """
     if spec.dot is None:
-        return pack_panels(weight, spec.lanes)
+        return pack_panels(weight, spec.runs)
     quads = weight.reshape(-1, QUAD, weight.shape[1]).transpose(0, 2, 1)  # (rows / 4, outputs, 4)
-    return pack_panels(quads, spec.lanes)
+    return np.pad(pack_panels(quads, spec.runs), (0, spec.weight_elements - weight.size))
 
 
 def build_dense(spec: DenseSpec) -> Expr:
     """Returns the TIR function; arguments: x, w, then the shape's."""
     shape = spec.shape
-    rows = shape.window.taps * shape.inputs
-    arguments = [("x", shape.in_elements, shape.in_dtype), ("w", rows * shape.outputs, shape.weight_dtype)]
+    arguments = [("x", shape.in_elements, shape.in_dtype), ("w", spec.weight_elements, shape.weight_dtype)]
     arguments += shape.arguments()
     names = [name for name, _, _ in arguments]
 
@@ -86,7 +105,7 @@ def build_dense(spec: DenseSpec) -> Expr:
         layer = _Layer(spec, dict(zip(names, buffers, strict=True)))
         *outer, last = shape.out_extents or (1,)
         blocks = (*outer, last // spec.block)
-        for run in panel_runs(shape.outputs, spec.lanes):
+        for run in spec.runs:
             with nest((run.count,)) as (panel,), shared_nest(blocks) as where:
                 layer.panel(run.width, T.int32(run.start) + panel * run.width, where)
 
@@ -103,7 +122,7 @@ class _Layer:
     def panel(self, width: int, first: Expr, where: Sequence[Expr]) -> None:
         """Emits one panel over a block of positions."""
         spec, shape = self.spec, self.spec.shape
-        epilogue = Epilogue(shape, self.b, layout(width, spec.chunk), first)
+        epilogue = Epilogue(shape, self.b, powers_of_two(width, spec.chunk), first)
         positions = [[*where[:-1], where[-1] * spec.block + p] if shape.out_extents else [] for p in range(spec.block)]
         weights = first * (shape.window.taps * shape.inputs)
         with ExitStack() as stack:
@@ -123,7 +142,8 @@ class _Layer:
     def _tile(self, width: int, weights: Expr, positions: Sequence[Any], start: Expr, times: int) -> list[list[Vector]]:
         """Emits the sums of a few time steps of a few positions, and returns their registers."""
         spec, shape = self.spec, self.spec.shape
-        sums = [zeros(layout(width, spec.chunk), spec.sum_dtype) for _ in range(len(positions) * times)]
+        wide = -(-width // spec.dot_lanes) * spec.dot_lanes
+        sums = [zeros(layout(wide, spec.chunk), spec.sum_dtype) for _ in range(len(positions) * times)]
         with nest(shape.window.kernel) as tap:
             places = [shape.window.source(position, tap) for position in positions]
             _, inside = places[0]  # blocks of more than one position are pointwise: always inside
@@ -134,7 +154,7 @@ class _Layer:
                 for r in range(times)
             ]
             with when(inside):
-                if spec.dot is None or width < DOT_INSTRUCTIONS[spec.dot][1]:
+                if spec.dot is None:
                     self._multiply(sums, width, rows, bases)
                 else:
                     self._multiply_quads(spec.dot, sums, width, rows, bases)
@@ -153,16 +173,9 @@ class _Layer:
                 summed = read(total)
 
                 def updated(at: int, j: Expr, summed: Value = summed, x: Expr = x) -> Expr:
-                    return summed(at, j) + x * T.cast(w[self._weight(rows, number, width, at + j)], spec.sum_dtype)
+                    return summed(at, j) + x * T.cast(w[rows + number * width + at + j], spec.sum_dtype)
 
                 write(total, updated)
-
-    def _weight(self, rows: Expr, number: Expr, width: int, j: Expr) -> Expr:
-        """Address of the weight of input ``number`` and channel j; narrow panels of dot layers come in fours too."""
-        if self.spec.dot is None:
-            return rows + number * width + j
-        quad, place = T.truncdiv(number, T.int32(QUAD)), T.truncmod(number, T.int32(QUAD))
-        return rows + quad * (QUAD * width) + j * QUAD + place
 
     def _multiply_quads(
         self, instruction: Dot, sums: Sequence[list[Vector]], width: int, rows: Expr, bases: Sequence[Expr]

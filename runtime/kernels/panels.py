@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,19 +42,15 @@ def panel_runs(channels: int, lanes: int) -> tuple[PanelRun, ...]:
     return tuple(runs)
 
 
-def panels(array: NDArray[Any], lanes: int) -> list[NDArray[Any]]:
-    """Cuts an array (rows, channels, ...) into the panels that :func:`panel_runs` covers its channels with."""
-    return [
-        array[:, run.start + index * run.width :][:, : run.width]
-        for run in panel_runs(array.shape[1], lanes)
-        for index in range(run.count)
-    ]
+def panels(array: NDArray[Any], runs: Sequence[PanelRun]) -> list[NDArray[Any]]:
+    """Cuts an array (rows, channels, ...) into panels that cover its channels, :func:`panel_runs` for example."""
+    return [array[:, run.start + index * run.width :][:, : run.width] for run in runs for index in range(run.count)]
 
 
-def pack_panels(weight: NDArray[Any], lanes: int) -> NDArray[Any]:
+def pack_panels(weight: NDArray[Any], runs: Sequence[PanelRun]) -> NDArray[Any]:
     """Packs (rows, channels, ...) float32 or int8 so that every panel's (rows, width, ...) block is contiguous.
 
     Returns:
         (weight.size,) of the same type; the panel at channel n begins at ``n`` times the elements of one channel.
     """
-    return np.concatenate([panel.ravel() for panel in panels(weight, lanes)])
+    return np.concatenate([panel.ravel() for panel in panels(weight, runs)])

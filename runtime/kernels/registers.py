@@ -32,15 +32,30 @@ def layout(width: int, chunk: int) -> Layout:
     return tuple((at, min(chunk, width - at)) for at in range(0, width, chunk))
 
 
+def powers_of_two(width: int, chunk: int) -> Layout:
+    """Cuts ``width`` channels into vectors of ``chunk``, what is left of them into falling powers of two."""
+    pieces, at, piece = [], 0, chunk
+    while at < width:
+        while at + piece > width:
+            piece //= 2
+        pieces.append((at, piece))
+        at += piece
+    return tuple(pieces)
+
+
 def vectors(channels: Layout, dtype: str) -> list[Vector]:
     """Allocates registers for channels."""
     return [Vector(at, width, T.alloc_buffer((width,), dtype)) for at, width in channels]
 
 
 def read(registers: list[Vector]) -> Value:
-    """Returns how the registers' values are read."""
-    by_channel = {vector.at: vector.buffer for vector in registers}
-    return lambda at, lane: by_channel[at][lane]
+    """Returns how the registers' values are read: any channels that lie in one vector."""
+
+    def value(at: int, lane: Expr) -> Expr:
+        vector = next(each for each in registers if each.at <= at < each.at + each.width)
+        return vector.buffer[lane + (at - vector.at)] if at > vector.at else vector.buffer[lane]
+
+    return value
 
 
 def write(registers: list[Vector], value: Value) -> None:

@@ -146,7 +146,7 @@ def pack_rows(spec: RowsSpec, weight: NDArray[Any]) -> NDArray[Any]:
         pieces = [taps[at : at + spec.taps].reshape(-1, outputs) for at in range(0, len(taps), spec.taps)]
     zero = np.zeros((1, outputs), weight.dtype)
     rows = np.concatenate([part for piece in pieces for part in (piece, zero)])
-    return np.concatenate([pack(panel) for panel in panels(rows, spec.lanes)])
+    return np.concatenate([pack(panel) for panel in panels(rows, panel_runs(rows.shape[1], spec.lanes))])
 
 
 def _in_words(rows: NDArray[Any]) -> NDArray[Any]:

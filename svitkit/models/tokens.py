@@ -27,6 +27,9 @@ from svitkit.models.token_ops import choose_tokens, put_tokens, take_tokens, top
 GATE = "tokens"
 """Name under which a block holds what chooses its tokens."""
 TEMPERATURE = 1.0
+WOBBLE, FIRST_AND_LAST, SPREAD = 0.5, (-1.0, 2.0), 8.0
+"""Of a learned score at the start: noise of the weights, biases of hidden neurons in standard deviations, and how far
+apart the scores of silent and of busy tokens are."""
 GOLDEN = (0.7548776662466927, 0.5698402909980532)
 """Steps of the low-discrepancy sequence R2 (M. Roberts, 2018) along height and width."""
 
@@ -57,8 +60,22 @@ class TokenGate(nn.Module):
             self.bn1 = layer.BatchNorm1d(hidden, step_mode="m")
             self.lif1 = copy.deepcopy(neurons)
             self.fc2 = layer.Conv1d(hidden, 1, 1, step_mode="m")
+            self._begin_with_activity()
         elif not reduction.looks:
             self.register_buffer("index", fixed_tokens(reduction)[None], persistent=False)
+
+    def _begin_with_activity(self) -> None:
+        """Sets weights so that a score grows with the number of spikes: hidden neurons fire from different numbers on.
+
+        A selection that begins at random leaves out tokens that matter, and the network would first learn to do without
+        them.
+        """
+        with torch.no_grad():
+            width, hidden = self.fc1.in_channels, self.fc2.in_channels
+            self.fc1.weight.copy_((1 + WOBBLE * torch.randn_like(self.fc1.weight)) / width)
+            self.bn1.bias.copy_(torch.linspace(*FIRST_AND_LAST, hidden))
+            self.fc2.weight.fill_(SPREAD / hidden)
+            self.fc2.bias.zero_()
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Chooses tokens.

@@ -36,7 +36,7 @@ def test_panels_cover_every_channel_once_with_powers_of_two() -> None:
 
 def test_packed_panel_at_channel_n_begins_at_n_times_rows() -> None:
     weight = np.arange(3 * 6, dtype=np.float32).reshape(3, 6)
-    packed = pack_panels(weight, 4)
+    packed = pack_panels(weight, panel_runs(weight.shape[1], 4))
     np.testing.assert_array_equal(packed[:12].reshape(3, 4), weight[:, :4])
     np.testing.assert_array_equal(packed[12:].reshape(3, 2), weight[:, 4:])
 
