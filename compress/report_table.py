@@ -8,6 +8,7 @@ from svitkit.compress.report import GroupReport, PruneReport
 from svitkit.compress.report_layers import add_layers
 from svitkit.compress.report_tickets import add_tickets
 from svitkit.compress.report_tokens import add_tokens
+from svitkit.compress.report_tickets import add_tickets, dead_channels_text
 
 
 def report_table(report: PruneReport) -> Table:
@@ -34,6 +35,8 @@ def report_table(report: PruneReport) -> Table:
         )
     if report.bits is not None and report.bits.membranes is not None:
         table.caption += f"\nmembrane potentials: {report.bits.membranes} bits, neurons compute in integers"
+    if report.tickets is not None and report.tickets.dead:
+        table.caption += f"\nremoved, as they had no effect: {dead_channels_text(report.tickets)}"
     spent = report.objective
     if spent is not None:
         table.caption += f"\n{spent.unit}: {spent.before:.4g} -> {spent.after:.4g}, 1/{spent.before / spent.after:.2f}"

@@ -83,6 +83,14 @@ class TicketsReport:
     dead: tuple[DeadChannels, ...] = ()
 
 
+def dead_channels_text(report: TicketsReport) -> str:
+    """Says how many channels every group lost, in a line."""
+    lost = [
+        f"{each.channels_before - each.channels_after} of {each.channels_before} ({each.group})" for each in report.dead
+    ]
+    return f"channels {', '.join(lost)}"
+
+
 def add_tickets(table: Table, report: TicketsReport) -> None:
     """Adds a row for every round and every control to a table without columns."""
     for name in ("round", "sparsity %", "weights", "KiB", "validation %", "test %"):

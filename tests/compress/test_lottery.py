@@ -16,6 +16,7 @@ from svitkit.compress.options import configure
 from svitkit.compress.pipeline import CompressResult, compress_model
 from svitkit.compress.report import PruneReport
 from svitkit.compress.report_table import report_table
+from svitkit.compress.report_tickets import DeadChannels
 from svitkit.compress.rounds import BEST_NAME, REWIND_NAME, ROUNDS_NAME, SETTLED_NAME, STATE_NAME, Rounds
 from svitkit.compress.zeros import smallest, sparsity, zeros_of
 from svitkit.data import Dataset
@@ -75,6 +76,13 @@ def test_the_table_has_a_row_for_every_round_and_control(found: CompressResult) 
     table = report_table(found.report)
     assert list(table.columns[0].cells) == ["0", "1", "2", "3", "reinit", "oneshot"]
     assert list(table.columns[-1].cells)[3] == "taken"
+
+
+def test_the_table_tells_which_channels_were_dead(found: CompressResult) -> None:
+    assert found.report.tickets is not None
+    dead = DeadChannels(group="fc1", channels_before=384, channels_after=300)
+    report = replace(found.report, tickets=replace(found.report.tickets, dead=(dead,)))
+    assert str(report_table(report).caption).endswith("had no effect: channels 84 of 384 (fc1)")
 
 
 def test_a_finished_search_is_not_trained_again(
