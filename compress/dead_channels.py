@@ -25,6 +25,8 @@ from svitkit.models.run import forward_spikes
 
 PASSES = 4
 """A removal may leave channels before it without a reader; more passes than layers in a row find nothing."""
+MULTIPLE = 16
+"""What is left of a block divides by it, where it did before: kernels work on vectors, and a rest costs as much."""
 TOLERANCE = 1e-4
 """Of logits: sums of fewer products round differently."""
 
@@ -103,11 +105,12 @@ def _one_pass(
 
 
 def _without(group: PruneGroup, dead: torch.Tensor) -> PrunedGroup | None:
-    """Leaves dead channels out, of every block as many, and at least one channel in each; None if none can go."""
+    """Leaves dead channels out, of every block as many whole vectors of them; None if none can go."""
     blocks = dead.reshape(group.blocks, -1)
     width = blocks.shape[1]
-    going = min(int(blocks.sum(1).min()), width - 1)
-    if going == 0:
+    step = MULTIPLE if width % MULTIPLE == 0 else 1
+    going = min(int(blocks.sum(1).min()), width - step) // step * step
+    if going <= 0:
         return None
     kept: list[int] = []
     for block, row in enumerate(blocks):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from svitkit.compress import dead_channels
 from svitkit.compress.dead_channels import remove_dead_channels
 from svitkit.data import Dataset
 from svitkit.models.checkpoint import Checkpoint
@@ -13,6 +14,12 @@ from svitkit.models.run import forward_spikes
 from tests.compress.networks import firing_checkpoint, probe
 
 HIDDEN = "blocks.0.mlp.fc1.0"
+
+
+@pytest.fixture(autouse=True)
+def any_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets single channels go."""
+    monkeypatch.setattr(dead_channels, "MULTIPLE", 1)
 
 
 @pytest.fixture
@@ -79,6 +86,16 @@ def test_a_silent_image_alone_is_no_proof(network: Checkpoint) -> None:
     assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
     module.bias.data[4] = -1000.0  # silent on these images, by weights that are not 0
     assert not remove_dead_channels(network.model, images(network)).plan.groups
+
+
+@pytest.mark.parametrize(("dead", "left"), [(7, 128), (8, 120), (23, 112)])
+def test_what_is_left_divides_by_the_multiple(
+    network: Checkpoint, monkeypatch: pytest.MonkeyPatch, dead: int, left: int
+) -> None:
+    monkeypatch.setattr(dead_channels, "MULTIPLE", 8)
+    weight(network.model, "blocks.0.mlp.fc2.0")[:, :dead] = 0
+    widths = remove_dead_channels(network.model, images(network)).widths
+    assert widths == ({} if left == 128 else {HIDDEN: (128, left)})
 
 
 def test_a_layer_that_is_dead_throughout_keeps_one_channel(network: Checkpoint) -> None:
