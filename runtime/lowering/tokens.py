@@ -51,6 +51,8 @@ class Joined:
 def lower_score(state: Lowering, node: Node) -> None:
     """Score: one number a token, of spikes or counts (T, 1, C, H, W)."""
     x = state.read(node.inputs[0])
+    if x.shape[1] != 1:
+        raise UnsupportedError(f"scores are made of one input at a time, got {x.shape[1]}.")
     axes = [merge(axis) for axis in x.axes]
     if any(len(axis) > 1 for axis in axes):
         x = state.contiguous(x)
@@ -78,12 +80,16 @@ def lower_score(state: Lowering, node: Node) -> None:
 def lower_top(state: Lowering, node: Node) -> None:
     """TopK of one row: the numbers of the largest scores; their values have no reader."""
     scores = state.read(node.inputs[0])
-    kept, tokens = int(state.graph.constants[node.inputs[1]].reshape(-1)[0]), prod(scores.shape)
-    if state.consumers.get(node.outputs[0]) or not 1 <= kept <= tokens or scores.shape[-1] != tokens:
+    wanted, tokens = state.graph.constants.get(node.inputs[1]), prod(scores.shape)
+    kept = 0 if wanted is None else int(wanted.reshape(-1)[0])
+    told = node.attributes
+    best_first = told.get("largest", 1) == told.get("sorted", 1) == 1
+    row = scores.shape[-1] == tokens and told["axis"] in (-1, len(scores.shape) - 1)
+    if state.consumers.get(node.outputs[0]) or not 1 <= kept <= tokens or not row or not best_first:
         raise UnsupportedError(f"TopK of {scores.shape} for {kept}: only the numbers of one row's largest are known.")
     if not scores.is_contiguous():
         scores = state.contiguous(scores)
-    out = Buffer(node.outputs[1], "int32", (kept,))
+    out = Buffer(node.outputs[1], "int32", (kept,), limit=tokens - 1)
     spec = TopSpec(tokens, kept, scores.buffer.dtype)
     state.call(node.name, "top_tokens", spec, build_top, [scores.buffer, out])
     state.values[node.outputs[1]] = View(out, (*((),) * (len(scores.shape) - 1), _line(kept)))
@@ -92,22 +98,29 @@ def lower_top(state: Lowering, node: Node) -> None:
 def lower_places(state: Lowering, node: Node) -> None:
     """ScatterElements of 0..k-1 into k..k+N-1: where every token's row comes from."""
     given, updates = (state.graph.constants.get(node.inputs[index]) for index in (0, 2))
-    index = state.read(node.inputs[1])
-    kept = prod(index.shape)
+    kept = 0 if updates is None else updates.size
     numbers = np.arange(kept + (0 if given is None else given.size))
     if (
         given is None
         or updates is None
+        or node.attributes.get("reduction", b"none") != b"none"
         or not (np.array_equal(given, numbers[kept:]) and np.array_equal(updates, numbers[:kept]))
     ):
         raise UnsupportedError("ScatterElements is known for the places of tokens only, as 'svitkit export' writes it.")
-    out = Buffer(node.outputs[0], "int32", (given.size,))
-    state.call(node.name, "token_places", PlacesSpec(given.size, kept), build_places, [index.buffer, out])
+    index, count = _numbers(state, node.inputs[1], given.size)
+    if count != kept:
+        raise UnsupportedError(f"ScatterElements has {count} numbers for {kept} places of tokens.")
+    out = Buffer(node.outputs[0], "int32", (given.size,), limit=kept + given.size - 1)
+    state.call(node.name, "token_places", PlacesSpec(given.size, kept), build_places, [index, out])
     state.values[node.outputs[0]] = View(out, (_line(given.size),))
 
 
 def lower_concat(state: Lowering, node: Node) -> None:
     """Concat of computed tokens and all that there were; it waits for the Gather that puts them back."""
+    if len(node.inputs) != 2:
+        raise UnsupportedError(
+            "Concat is known for computed tokens and all that there were, as 'svitkit export' writes it."
+        )
     computed, whole = (state.read(name) for name in node.inputs)
     axis = int(node.attributes["axis"]) % len(whole.axes)
     joined = computed.shape[axis] + whole.shape[axis]
@@ -133,12 +146,20 @@ def lower_gather(state: Lowering, node: Node) -> None:
 def _index(state: Lowering, node: Node, extent: int) -> tuple[Buffer, int]:
     name = node.inputs[1]
     if name not in state.graph.constants:
-        view = state.read(name)
-        return view.buffer, prod(view.shape)
+        return _numbers(state, name, extent)
     numbers = state.graph.constants[name]
     if numbers.ndim != 1 or numbers.size == 0 or numbers.min() < 0 or numbers.max() >= extent:
         raise UnsupportedError(f"the numbers of the tokens must be a vector of 0 to {extent - 1}.")
     return state.weights(f"{node.name}.numbers", numbers.astype(np.int32)), numbers.size
+
+
+def _numbers(state: Lowering, name: str, extent: int) -> tuple[Buffer, int]:
+    """Numbers that were computed, none of them beyond the last of ``extent`` tokens, and how many they are."""
+    view = state.read(name)
+    limit = view.buffer.limit
+    if view.buffer.dtype != "int32" or limit is None or limit >= extent or not view.is_contiguous():
+        raise UnsupportedError(f"numbers of tokens must come from a TopK over {extent} of them at most.")
+    return view.buffer, prod(view.shape)
 
 
 def _take(state: Lowering, node: Node, x: View, axis: int, index: Buffer, count: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, Protocol, TypeVar
 
@@ -148,10 +148,11 @@ class Lowering:
         if view.is_contiguous() and view.buffer.dtype == "float32":
             return view
         atoms = [atom for atom in view.atoms if atom.size > 1]
-        out = View(
-            Buffer(f"{view.buffer.name}.ordered", "float32", tuple(atom.size for atom in atoms) or (1,)), view.axes
-        )
         strides = [prod(atom.size for atom in atoms[index + 1 :]) for index in range(len(atoms))]
+        left = iter(strides)
+        axes = tuple(tuple(replace(atom, stride=next(left)) for atom in axis if atom.size > 1) for axis in view.axes)
+        buffer = Buffer(f"{view.buffer.name}.ordered", "float32", tuple(atom.size for atom in atoms) or (1,))
+        out = View(buffer, axes)
         target = Operand(tuple(strides), 0, out.buffer.elements, "float32")
         spec = ElementwiseSpec("copy", tuple(atom.size for atom in atoms), (operand(view, atoms),), None, target)
         work = out.buffer.elements

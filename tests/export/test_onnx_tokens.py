@@ -49,7 +49,7 @@ def test_a_body_is_a_copy_of_its_own_for_every_version_of_the_standard_operators
 
 
 def test_an_unknown_criterion_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnsupportedError, match="no overload 'beauty'. Known: activity, difference"):
+    with pytest.raises(UnsupportedError, match=r"no overload 'beauty'\. Known: activity, difference"):
         score_function("beauty")
 
 
