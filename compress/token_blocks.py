@@ -55,8 +55,8 @@ class Block:
 def find_blocks(model: nn.Module, x: torch.Tensor) -> tuple[Block, ...]:
     """Finds the blocks of a network, in the order of execution.
 
-    A block is one of a list of modules, gives what it takes, (T, B, C, H, W) or (T, B, C, N), has neurons, and looks at
-    no neighbours of a token but in products of activations: its convolutions have one tap.
+    A block is one of a list of modules and no such list itself, gives what it takes, (T, B, C, H, W) or (T, B, C, N),
+    has neurons, and looks at no neighbours of a token but in products of activations: its convolutions have one tap.
 
     Args:
         model: the network, in evaluation mode.
@@ -70,6 +70,7 @@ def find_blocks(model: nn.Module, x: torch.Tensor) -> tuple[Block, ...]:
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList | nn.Sequential)
         for number, child in module.named_children()
+        if not isinstance(child, nn.Sequential)  # it would run what chooses tokens as one of its layers
     }
     found: dict[str, Block] = {}
 

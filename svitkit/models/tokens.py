@@ -139,7 +139,7 @@ def reduce_tokens(model: nn.Module, reductions: Sequence[TokenReduction]) -> Non
         reductions: at most one a block.
 
     Raises:
-        ConfigError: a block does not exist, has no neurons, or chooses its tokens already.
+        ConfigError: a block does not exist, has no neurons, is a list of modules, or chooses its tokens already.
     """
     for reduction in reductions:
         try:
@@ -148,6 +148,10 @@ def reduce_tokens(model: nn.Module, reductions: Sequence[TokenReduction]) -> Non
             raise ConfigError(f"tokens of '{reduction.block}' are to be reduced, but there is no such block.") from None
         if GATE in dict(block.named_children()):
             raise ConfigError(f"block '{reduction.block}' reduces its tokens already. Start from the network before.")
+        if isinstance(block, nn.Sequential):
+            raise ConfigError(
+                f"tokens of '{reduction.block}' are to be reduced, but it is a Sequential. Name its members."
+            )
         neurons = neuron_layers(block)
         if not neurons:
             raise ConfigError(f"tokens of '{reduction.block}' are to be reduced, but it has no neurons.")

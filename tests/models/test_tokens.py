@@ -45,6 +45,7 @@ class Row(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Marking() for _ in range(count))
         self.bare = nn.ReLU()
+        self.listed = nn.Sequential(Marking())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.blocks:
@@ -126,6 +127,7 @@ def test_a_choice_from_currents_is_made_from_the_spikes_of_a_layer_of_its_own() 
     [
         ([asked("blocks.7")], "tokens of 'blocks.7' are to be reduced, but there is no such block"),
         ([asked(), asked()], "'blocks.0' reduces its tokens already"),
+        ([asked("listed")], "'listed' are to be reduced, but it is a Sequential"),
         ([asked("bare")], "'bare' are to be reduced, but it has no neurons"),
     ],
 )
