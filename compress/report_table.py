@@ -6,9 +6,8 @@ from rich.table import Table
 
 from svitkit.compress.report import GroupReport, PruneReport
 from svitkit.compress.report_layers import add_layers
-from svitkit.compress.report_tickets import add_tickets
-from svitkit.compress.report_tokens import add_tokens
 from svitkit.compress.report_tickets import add_tickets, dead_channels_text
+from svitkit.compress.report_tokens import add_tokens
 
 
 def report_table(report: PruneReport) -> Table:
