@@ -76,13 +76,19 @@ class Player:
     """A compiled program with its memory. Calls that can be split are, in ``parts``, of which the last comes first."""
 
     def __init__(
-        self, network: Graph, *, unit: VectorUnit = SMALL, parts: int = 3, prefer: Method | None = "rows"
+        self,
+        network: Graph,
+        *,
+        unit: VectorUnit = SMALL,
+        parts: int = 3,
+        prefer: Method | None = "rows",
+        target: str | dict[str, Any] = "llvm",
     ) -> None:
         self.parts = parts
         with patch.object(translation, "SPLIT_WORK", 1):
             self.program: Program = lower(network, unit=unit, costs=COSTS_HERE, parts=parts, prefer=prefer)
         functions = {name: f.with_attr("global_symbol", name) for name, f in self.program.functions.items()}
-        executable = tvm.compile(tvm.IRModule(functions), target="llvm")
+        executable = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(target))
         self.source = str(executable.mod.inspect_source("ll"))
         self.library = executable.jit()
         self.memory = {

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from svitkit.boards.board import load_board
 from svitkit.errors import UnsupportedError
 from svitkit.lif import LIFParams, lif
 from svitkit.runtime.import_onnx import Node
+from svitkit.runtime.vector_unit import vector_unit
 from tests.runtime.playing import SMALL, Player, graph, node
 
 T, UINT8, FLOAT = 4, 2, 1
@@ -73,6 +75,37 @@ def test_a_product_with_scale_bias_and_neurons_equals_numpy_bit_for_bit(
     wanted = lif(sums.astype(np.float32) * known["scale"] + known["bias"], LIFParams())[0]
     np.testing.assert_array_equal(player.run(x).reshape(wanted.shape), 3 * wanted)
     assert "event_int8_matmul_lif" in player.kernels()
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 12, 15, 16, 17, 28, 33, 45, 77, 128])
+@pytest.mark.parametrize("inputs", [4, 48])
+def test_dot_products_of_any_number_of_channels_are_exact(inputs: int, outputs: int) -> None:
+    host = load_board("host")
+    unit = vector_unit(host)
+    if unit.dot is None:
+        pytest.skip("this CPU multiplies and adds no four bytes at once")
+    weight = np.random.default_rng(0).integers(-128, 128, (inputs, outputs)).astype(np.int8)
+    known, x = constants(weight, inputs, 6), drive(inputs, 6, 0.5)
+    nodes = [
+        *counted(2, inputs, 6),
+        node("MatMulInteger", "bytes w", "sums"),
+        node("Cast", "sums", "real", to=FLOAT),
+        node("Mul", "real scale", "scaled"),
+        node("Add", "scaled bias", "current"),
+        node("LIF", "current zero", "s", params=LIFParams()),
+        node("Mul", "s one", "logits"),
+    ]
+    player = Player(
+        graph(nodes, input_shape=x.shape, output_shape=(T, 1, 6, outputs), constants={**known, "one": np.float32(3)}),
+        unit=unit,
+        prefer="dense",
+        target=host.tvm_target(),
+    )
+    counts = 2 * lif(x, LIFParams())[0].reshape(T, 1, inputs, 6).swapaxes(2, 3)
+    sums = counts.astype(np.int64) @ weight.astype(np.int64)
+    wanted = lif(sums.astype(np.float32) * known["scale"] + known["bias"], LIFParams())[0]
+    np.testing.assert_array_equal(player.run(x).reshape(wanted.shape), 3 * wanted)
+    assert "dot_int8_matmul_lif" in player.kernels()
 
 
 @pytest.mark.parametrize("extreme", [-128, 127])
