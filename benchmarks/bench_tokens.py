@@ -37,7 +37,7 @@ from benchmarks.peers import first_line
 from benchmarks.token_methods import OWN, Spared, known_settings, method_names, read_made, spare_with
 from benchmarks.token_results import Sparing, from_dict
 from benchmarks.token_views import markdown, plot, print_table
-from svitkit.compress.options import LOTTERY
+from svitkit.compress.options import LOTTERY, SKIP
 from svitkit.compress.settings import told_settings
 from svitkit.compress.token_candidates import operations
 from svitkit.errors import ConfigError, SvitError, unknown_name
@@ -72,7 +72,7 @@ def measure(
         if method in made:
             found = read_made(made[method], bench.checkpoint)
         else:
-            found = spare_with(method, task, settings, advance)
+            found = spare_with(method, task, settings, advance, skipping=made.get(SKIP))
             told = replace(told, search_s=time.monotonic() - begun, search_cpu_s=time.process_time() - begun_cpu)
         advance("build and time", 0, 1)
         told = _with_bundle(_with_network(told, found, bench), found.checkpoint, bench, task.work / "after")

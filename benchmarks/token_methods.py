@@ -54,7 +54,9 @@ def method_names() -> tuple[str, ...]:
     return ("dense", *OWN, RANDOM)
 
 
-def spare_with(method: str, task: Task, settings: Mapping[str, object], advance: Advance) -> Spared:
+def spare_with(
+    method: str, task: Task, settings: Mapping[str, object], advance: Advance, *, skipping: Path | None = None
+) -> Spared:
     """Leaves out tokens or weights.
 
     Args:
@@ -62,6 +64,7 @@ def spare_with(method: str, task: Task, settings: Mapping[str, object], advance:
         task: what is asked for.
         settings: of svitkit's own methods, each for those that know it, where they are not the defaults.
         advance: told the stage, how much of it is done, and how much there is.
+        skipping: what ``token-skip`` made before; None to search again.
 
     Raises:
         ConfigError: the name is unknown.
@@ -70,7 +73,7 @@ def spare_with(method: str, task: Task, settings: Mapping[str, object], advance:
         return _own(method, task, settings, advance)
     others: dict[str, Callable[[], Spared]] = {
         "dense": lambda: _as_it_is(task),
-        RANDOM: lambda: _skip_randomly(task, settings, advance),
+        RANDOM: lambda: _skip_randomly(task, _skipping(task, settings, advance, skipping)),
     }
     if method not in others:
         raise unknown_name("method", method, method_names())
@@ -120,8 +123,13 @@ def _as_it_is(task: Task) -> Spared:
     return Spared(checkpoint=task.checkpoint, before=reached, after=reached)
 
 
-def _skip_randomly(task: Task, settings: Mapping[str, object], advance: Advance) -> Spared:
-    found = _own(SKIP, task, settings, advance).checkpoint
+def _skipping(task: Task, settings: Mapping[str, object], advance: Advance, made: Path | None) -> Checkpoint:
+    return (
+        _own(SKIP, task, settings, advance).checkpoint if made is None else read_made(made, task.checkpoint).checkpoint
+    )
+
+
+def _skip_randomly(task: Task, found: Checkpoint) -> Spared:
     plan = TokenPlan(reductions=tuple(replace(each, criterion="random") for each in found.spec.tokens))
     spec = replace(task.checkpoint.spec, tokens=plan.reductions)
     small = Checkpoint(model=build(task.checkpoint.model, plan), spec=spec)
