@@ -46,11 +46,25 @@ def network(digits: Dataset) -> Checkpoint:
         ("svitkit,", "unknown method ''"),
         ("lottery,svitkit", "Put 'lottery' behind it"),
         ("int8,lottery", "Put it last"),
+        ("token-skip,svitkit", "behind the methods that prune"),
+        ("token-skip,lottery", "behind the methods that prune"),
+        ("token-select,primesvt", "behind the methods that prune"),
+        ("token-skip,token-select", "tokens are reduced once"),
+        ("int8,token-skip", "Put it last"),
+        ("token-skip,token-skip", "stands twice"),
+        ("tokenskip", "Did you mean 'token-skip'"),
     ],
 )
 def test_methods_that_do_not_go_together_are_refused(text: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         method_chain(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["svitkit,token-skip", "lottery,token-skip,int8", "token-select,int4", "primesvt,token-skip,aq4svit-greedy"]
+)
+def test_tokens_are_reduced_behind_pruning_and_before_integers(text: str) -> None:
+    assert method_chain(text) == tuple(text.split(","))
 
 
 def test_the_result_is_pruned_and_of_few_bits_and_each_share_is_told(
