@@ -1,12 +1,14 @@
 #include "session.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "clock.h"
 
@@ -48,7 +50,7 @@ void fill(const DType& dtype, unsigned char* data, std::uint64_t bytes, double v
 // Whether the bitmap has exactly as many bits as there are values, and none behind the last element.
 template <typename T>
 bool scatter(const unsigned char* bitmap, const T* values, std::size_t count, T background, T* out, std::size_t elements) {
-  if (background != 0) std::fill_n(out, elements, background);  // new memory is 0
+  std::fill_n(out, elements, background);
   std::size_t used = 0;
   for (std::size_t byte = 0; byte < (elements + 7) / 8; ++byte) {
     for (unsigned bits = bitmap[byte]; bits != 0; bits &= bits - 1) {
@@ -93,6 +95,7 @@ Session::Session(const std::string& bundle)
   spaces_[1] = Mapping::of_memory("states", program_.sizes[1]);
   spaces_[2] = Mapping::of_memory("workspace", program_.sizes[2]);
   expand_weights();
+  count_expanded();
   prepare_tensors();
   prepare_calls();
   reset();
@@ -116,6 +119,21 @@ void Session::expand_weights() {
       const Tensor& tensor = program_.tensors[stored];
       spaces_[0].release(tensor.offset, tensor.bytes);
     }
+  }
+}
+
+void Session::count_expanded() {
+  const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> pages;  // first, and the one behind the last
+  for (const Expansion& each : program_.expansions) {
+    const Tensor& tensor = program_.tensors[each.out];
+    pages.emplace_back(tensor.offset / page, (tensor.offset + tensor.bytes + page - 1) / page);
+  }
+  std::sort(pages.begin(), pages.end());
+  std::uint64_t counted = 0;  // pages below are
+  for (const auto& [first, behind] : pages) {
+    if (behind > counted) expanded_bytes_ += (behind - std::max(first, counted)) * page;
+    counted = std::max(counted, behind);
   }
 }
 

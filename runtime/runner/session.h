@@ -43,6 +43,7 @@ class Session {
   Session& operator=(const Session&) = delete;
 
   const Program& program() const { return program_; }
+  std::uint64_t expanded_bytes() const { return expanded_bytes_; }  // pages of the workspace that loading has written
   void reset();
   // Throws Error if the threads cannot be started; then there is one.
   void set_threads(std::size_t threads);
@@ -65,6 +66,7 @@ class Session {
 
   unsigned char* address(std::size_t tensor) const;
   void expand_weights();
+  void count_expanded();
   void prepare_tensors();
   void prepare_calls();
   template <bool kProfiled>
@@ -82,6 +84,7 @@ class Session {
   std::vector<DLTensor> tensors_;
   std::vector<PreparedCall> calls_;
   std::vector<Cost> costs_;
+  std::uint64_t expanded_bytes_ = 0;
   bool is_profiled_ = false;
   svit_tap_callback callback_ = nullptr;
   void* user_ = nullptr;

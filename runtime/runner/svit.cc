@@ -101,10 +101,8 @@ svit_tensor svit_output(const svit_session* session) {
 
 svit_sizes svit_memory(const svit_session* session) {
   if (!session) return {};
-  const svit::Program& program = session->session.program();
-  std::uint64_t expanded = 0;
-  for (const svit::Expansion& each : program.expansions) expanded += program.tensors[each.out].bytes;
-  return {program.sizes[0], program.sizes[1], program.sizes[2], expanded};
+  const std::uint64_t* sizes = session->session.program().sizes;
+  return {sizes[0], sizes[1], sizes[2], session->session.expanded_bytes()};
 }
 
 svit_status svit_reset(svit_session* session) {

@@ -53,7 +53,7 @@ typedef struct svit_sizes {
   uint64_t weights_bytes;   /* read-only, mapped from weights.bin: shared between processes, paged in on demand */
   uint64_t state_bytes;     /* the neurons' memory from step to step */
   uint64_t workspace_bytes; /* what lives within one step, and weights that are stored without zeros */
-  uint64_t expanded_bytes;  /* the part of the workspace that these weights take, from loading on */
+  uint64_t expanded_bytes;  /* of the workspace, in whole pages: what svit_load writes, which are those weights */
 } svit_sizes;
 
 /* A layer whose spikes can be watched. The pointers belong to the session. */

@@ -78,15 +78,17 @@ struct Memory {
 };
 
 // Resident bytes of a program that has loaded a network and not run it: libraries, one input and one output. Of the
-// network's memory only the states and expanded weights are touched by then, every page of them: they are taken off. The
-// machine code is paged in by running it, and is taken off as well, to be added when it has run.
+// network's memory the states and the weights that were expanded are touched by then, every page of them, and what is
+// left of the stored weights: they are taken off. The machine code is paged in by running it, and is taken off as well,
+// to be added when it has run.
 std::optional<std::uint64_t> read_floor_without_code(const svit_session* session) {
   read_process_memory();  // so that the pages which reading itself needs are there
   const std::optional<std::uint64_t> resident = read_resident_bytes();
   const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
   const svit_sizes sizes = svit_memory(session);
   const std::uint64_t states = (sizes.state_bytes + page - 1) / page * page;
-  const std::uint64_t apart = states + sizes.expanded_bytes / page * page + read_resident_bytes(kCode).value_or(0);
+  const std::uint64_t files = read_resident_bytes(kCode).value_or(0) + read_resident_bytes(kWeights).value_or(0);
+  const std::uint64_t apart = states + sizes.expanded_bytes + files;
   if (!resident || *resident < apart) return std::nullopt;
   return *resident - apart;
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ from tests.runtime.recordings import assert_lively, assert_same_bits, by_board, 
 from tests.runtime.test_integer_parity import Case, case
 
 SPARSITY = 0.7
+SHARED_BYTES = 300_000
+"""By so much the resident part of shared libraries differs from run to run."""
 
 
 def expanded(array: NDArray[Any]) -> NDArray[Any]:
@@ -145,6 +149,17 @@ def test_zeros_whose_sign_a_batch_norm_turned_are_zeros_too(tmp_path: Path) -> N
     parts = manifest.sparse
     share = sum(part.stored_bytes for part in parts) / sum(part.expanded_bytes for part in parts)
     assert share == pytest.approx(1 - SPARSITY + 1 / 32, abs=0.02)
+
+
+def test_memory_is_the_plan_and_a_floor(tmp_path: Path) -> None:
+    build_both(tmp_path, 32)
+    floors = {}
+    for name in ("sparse", "dense"):
+        inputs = tmp_path / name / "golden_input.bin"
+        command = [tmp_path / name / "svit-run", tmp_path / name, "--input", inputs, "--count", "2", "--repeat", "5"]
+        report = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        floors[name] = report["floor_bytes"]
+    assert abs(floors["sparse"] - floors["dense"]) < SHARED_BYTES
 
 
 STORED = "tensor 7 bits uint8 weights 0 1 1\ntensor 8 some float32 weights 64 1 7\nexpand 1 7 8 0\n"
