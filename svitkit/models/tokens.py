@@ -39,7 +39,8 @@ class TokenGate(nn.Module):
 
     Attributes:
         reduction: what is chosen, and how.
-        share: (,) float32, of the tokens that a learned score would keep, in the last forward pass of a training.
+        share: (,) float32, of the tokens that a learned score would keep, if the last forward pass was one of a
+            training.
     """
 
     def __init__(self, reduction: TokenReduction, neurons: LIFNode) -> None:
@@ -87,7 +88,7 @@ class TokenGate(nn.Module):
             index: (B, k) int64, numbers of the kept tokens.
             weight: (B, k) float32 of ones that carry the gradient of a learned score; None in inference.
         """
-        reduction = self.reduction
+        reduction, self.share = self.reduction, None
         if not reduction.looks:
             return self.get_buffer("index").expand(x.shape[1], -1), None
         spikes = self.lif(x) if reduction.currents else x

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import pytest
 import torch
 from pydantic import ValidationError
-from spikingjelly.activation_based import layer, neuron
+from spikingjelly.activation_based import functional, layer, neuron
 from torch import nn
 
 from svitkit.errors import ConfigError
@@ -34,7 +34,7 @@ class Marking(nn.Module):
         self.lif = neuron.LIFNode(step_mode="m", detach_reset=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.given = x
+        self.given = x.detach()
         return x + MARK
 
 
@@ -50,7 +50,7 @@ class Row(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for block in self.blocks:
             x = block(x)
-        self.left = x
+        self.left = x.detach()
         return x.flatten(3).mean(3)
 
 
@@ -248,6 +248,17 @@ def test_a_learned_score_tells_the_share_of_tokens_that_it_would_keep() -> None:
     gate.fc2.bias.data.fill_(-50.0)
     gate(frames())
     assert float(gate.share.detach()) < 0.01
+
+
+def test_a_trained_network_can_be_copied_once_it_has_run_in_inference() -> None:
+    model, gate = learning()
+    model.train()(frames())
+    functional.reset_net(model)
+    model.eval()(frames())
+    assert gate.share is None
+    functional.reset_net(model)
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(frames()), model(frames()))
 
 
 @pytest.mark.parametrize("rest", ["skip", "drop"])
