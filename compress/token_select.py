@@ -151,6 +151,8 @@ def select_tokens(
         report=report,
         state=state,
     )
+    for gate in token_gates(model):
+        gate.settle()
     return model
 
 

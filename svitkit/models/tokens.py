@@ -27,6 +27,8 @@ from svitkit.models.token_ops import choose_tokens, put_tokens, take_tokens, top
 GATE = "tokens"
 """Name under which a block holds what chooses its tokens."""
 TEMPERATURE = 1.0
+STEPS = 1 << 10
+"""In a unit of a learned score: that fine are its weights in the end."""
 WOBBLE, FIRST_AND_LAST, SPREAD = 0.5, (-1.0, 2.0), 8.0
 """Of a learned score at the start: noise of the weights, biases of hidden neurons in standard deviations, and how far
 apart the scores of silent and of busy tokens are."""
@@ -77,6 +79,17 @@ class TokenGate(nn.Module):
             self.bn1.bias.copy_(torch.linspace(*FIRST_AND_LAST, hidden))
             self.fc2.weight.fill_(SPREAD / hidden)
             self.fc2.bias.zero_()
+
+    def settle(self) -> None:
+        """Rounds what a learned score adds up to multiples of a power of two, so that sums of spikes are exact.
+
+        Tokens that look alike, an empty background for example, have the same score then, in whatever order a runtime
+        adds; else rounding errors would choose among them.
+        """
+        if self.reduction.criterion == "learned":
+            with torch.no_grad():
+                for parameter in self.fc2.parameters():
+                    parameter.copy_((parameter * STEPS).round() / STEPS)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Chooses tokens.
