@@ -148,6 +148,7 @@ def test_the_table_names_every_block_and_what_it_computes(skipped: tuple[Path, C
     assert "of the operations" in text
 
 
+@pytest.mark.slow
 def test_the_found_network_is_exported_and_proven(
     skipped: tuple[Path, CompressResult], digits: Dataset, tmp_path: Path
 ) -> None:
@@ -236,7 +237,7 @@ FEW_ROUNDS: dict[str, Any] = {"rounds": 0, "fill_tries": 0, "calibration_images"
     [
         ("token-skip,int8", SETTINGS),
         pytest.param("token-skip,aq4svit-greedy", {**SETTINGS, **FEW_BITS}, marks=pytest.mark.slow),
-        ("svitkit,token-skip", {**FEW_ROUNDS, "criteria": ("grid", "activity")}),
+        pytest.param("svitkit,token-skip", {**FEW_ROUNDS, "criteria": ("grid", "activity")}, marks=pytest.mark.slow),
         pytest.param("token-select,int8", {"epochs": 1, "first": 1}, marks=pytest.mark.slow),
     ],
 )

@@ -39,7 +39,6 @@ CASES: list[tuple[TokenCriterion, Rest]] = [
 ]
 FAST = {
     ("spikformer", "learned", "drop"),
-    ("spike-driven-transformer", "activity", "skip"),
     ("qkformer", "difference", "skip"),
 }
 CHOOSING = ("Score", "TopK", "ScatterElements")
@@ -215,7 +214,7 @@ def flat(wrap: Callable[..., Checkpoint], criterion: TokenCriterion, kept: tuple
     return replace(checkpoint, spec=replace(checkpoint.spec, tokens=reductions))
 
 
-@pytest.mark.parametrize("criterion", ["difference", "learned"])
+@pytest.mark.parametrize("criterion", ["difference", pytest.param("learned", marks=pytest.mark.slow)])
 def test_blocks_that_know_no_frame_leave_out_tokens_and_are_named_by_execution(
     wrap: Callable[..., Checkpoint], tmp_path: Path, criterion: TokenCriterion
 ) -> None:

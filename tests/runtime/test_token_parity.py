@@ -52,7 +52,7 @@ def inputs_of(checkpoint: Checkpoint, onnx: Path, *, mode: Mode = "sequence", co
 @pytest.mark.parametrize(
     ("family", "criterion", "rest", "bits"),
     [
-        ("spikformer", "difference", "skip", "int8"),
+        pytest.param("spikformer", "difference", "skip", "int8", marks=pytest.mark.slow),
         ("spikformer", "learned", "drop", "int4"),
         pytest.param("spike-driven-transformer", "activity", "skip", "exact", marks=pytest.mark.slow),
         pytest.param("qkformer", "grid", "skip", "int8", marks=pytest.mark.slow),
@@ -78,6 +78,7 @@ def test_spikes_and_logits_equal_onnx_runtime_bit_for_bit_on_any_number_of_threa
         assert_same_bits(wanted, by_session(bundle, x, threads=threads))
 
 
+@pytest.mark.slow
 def test_a_grid_gives_the_same_bits_step_by_step(tmp_path: Path) -> None:
     onnx, bundle = tmp_path / "model.onnx", tmp_path / "bundle"
     x = inputs_of(prepared("spike-driven-transformer", "grid", "skip", "int8"), onnx, mode="step")
