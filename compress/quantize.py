@@ -51,6 +51,7 @@ from svitkit.models.quantized import (
 )
 from svitkit.models.size import layer_parameters
 from svitkit.models.spec import QuantizationSpec
+from svitkit.models.tokens import exact_layers
 
 PROTECTED_BITS = 8
 SHARES = (1e-3, 4.0)
@@ -104,6 +105,8 @@ def quantize_weight_by(weight: NDArray[np.float32], scale: NDArray[np.float32], 
 def uniform_bits(model: nn.Module, example: torch.Tensor, bits: int) -> dict[str, int]:
     """Gives every layer with weights the same bits, but the first and the last at least 8.
 
+    Layers whose sums choose tokens have none (:func:`svitkit.models.tokens.exact_layers`).
+
     Args:
         model: the network.
         example: (T, B, C, H, W) float32, any input of the right shape.
@@ -115,7 +118,9 @@ def uniform_bits(model: nn.Module, example: torch.Tensor, bits: int) -> dict[str
     Raises:
         UnsupportedError: no layer has weights that can be quantized.
     """
-    layers = [name for name in layer_parameters(model, example) if isinstance(model.get_submodule(name), QUANTIZABLE)]
+    exact = exact_layers(model)
+    reached = [name for name in layer_parameters(model, example) if name not in exact]
+    layers = [name for name in reached if isinstance(model.get_submodule(name), QUANTIZABLE)]
     if not layers:
         raise UnsupportedError("the network has no convolution or linear layer, so there is nothing to quantize.")
     chosen = dict.fromkeys(layers, bits)

@@ -41,7 +41,7 @@ class TokenSkipConfig:
         max_drop: accuracy that may be lost on the validation split, in points.
         min_saving: fraction of the operations that must be saved.
         criteria: how a block may choose its tokens.
-        rates: how many rates are tried, at equal distances from all tokens to one of them.
+        steps: how many rates are tried, at equal distances from all tokens to one of them.
         probe_images: validation images for the divergence.
         margin: standard errors of the measured loss by which a candidate must stay within ``max_drop``.
     """
@@ -49,7 +49,7 @@ class TokenSkipConfig:
     max_drop: float = Field(default=1.0, ge=0)
     min_saving: float = Field(default=0.0, ge=0, lt=1)
     criteria: tuple[TokenCriterion, ...] = Field(default=("difference", "activity", "grid"), min_length=1)
-    rates: int = Field(default=8, ge=2)
+    steps: int = Field(default=8, ge=2)
     probe_images: int = Field(default=256, ge=1)
     margin: float = Field(default=1.0, ge=0)
 
@@ -139,7 +139,7 @@ class SkipSearch(Goal):
 
     def _counts(self, block: Block) -> list[int]:
         """How many tokens are kept at every rate, descending, less than all."""
-        steps = self.config.rates
+        steps = self.config.steps
         counts = {max(1, round(block.tokens * step / steps)) for step in range(steps)}
         return sorted((count for count in counts if count < block.tokens), reverse=True)
 

@@ -107,9 +107,10 @@ class TokenGate(nn.Module):
         spikes = self.lif(x) if reduction.currents else x
         if reduction.criterion != "learned":
             return choose_tokens(spikes, reduction.kept, reduction.criterion), None
-        score = self.fc2(self.lif1(self.bn1(self.fc1(spikes.flatten(3))))).mean(0).squeeze(1)
-        if not self.training:
-            return top_tokens(score, reduction.kept), None
+        hidden = self.lif1(self.bn1(self.fc1(spikes.flatten(3))))
+        if not self.training:  # the same order, from exact sums
+            return top_tokens(self.fc2(hidden.sum(0, keepdim=True)).flatten(0, 2), reduction.kept), None
+        score = self.fc2(hidden).mean(0).squeeze(1)
         self.share = score.sigmoid().mean()
         uniform = torch.rand_like(score).clamp(1e-6, 1 - 1e-6)
         noisy = score + torch.log(uniform) - torch.log1p(-uniform)  # the difference of two Gumbel variables
@@ -178,6 +179,12 @@ def reduce_tokens(model: nn.Module, reductions: Sequence[TokenReduction]) -> Non
 def token_gates(model: nn.Module) -> Iterator[TokenGate]:
     """Yields what chooses tokens in a network."""
     return (module for module in model.modules() if isinstance(module, TokenGate))
+
+
+def exact_layers(model: nn.Module) -> set[str]:
+    """Returns the names of the layers that stay float32, as their sums choose tokens (:meth:`TokenGate.settle`)."""
+    gates = {name: module for name, module in model.named_modules() if isinstance(module, TokenGate)}
+    return {f"{name}.fc2" for name, gate in gates.items() if gate.reduction.criterion == "learned"}
 
 
 def fixed_tokens(reduction: TokenReduction) -> torch.Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from svitkit.models.checkpoint import load_checkpoint
 from tests.cli.conftest import Run
 
-FEW = ("--limit", "16", "--set", "rates=2", "--set", "probe_images=8", "--set", "criteria=grid")
+FEW = ("--limit", "16", "--set", "steps=2", "--set", "probe_images=8", "--set", "criteria=grid")
 
 
 def test_a_saving_of_operations_out_of_reach_ends_with_3_and_the_best_found(svitkit: Run, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from tests.compress.networks import own_labels, probe
 
 HEAD_SIZE = 16
 """Of the zoo's network."""
-SETTINGS: dict[str, Any] = {"rates": 3, "probe_images": 16, "criteria": ("difference", "grid")}
+SETTINGS: dict[str, Any] = {"steps": 3, "probe_images": 16, "criteria": ("difference", "grid")}
 TOLD: dict[str, Any] = {"method": "token-skip", "max_drop": 25.0, "limit": 32, "settings": SETTINGS}
 
 
@@ -184,7 +184,7 @@ def test_nothing_is_lost_where_nothing_may_be_and_the_fast_search_decides_as_the
             checkpoint,
             answered,
             tmp_path / sweep,
-            **{**TOLD, "max_drop": 0.0, "limit": 96, "settings": {**SETTINGS, "rates": 16}},
+            **{**TOLD, "max_drop": 0.0, "limit": 96, "settings": {**SETTINGS, "steps": 16}},
             work=WorkOptions(sweep=sweep),
         )
         for sweep in ("fast", "plain")

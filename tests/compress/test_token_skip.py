@@ -60,7 +60,7 @@ def work_of(plan: TokenPlan) -> float:
 
 def search(**told: Any) -> tuple[SkipSearch, Formula, Formula]:
     full, probes = Formula("validation"), Formula("probe")
-    config = TokenSkipConfig(**{"margin": 0.0, "rates": 4, **told})
+    config = TokenSkipConfig(**{"margin": 0.0, "steps": 4, **told})
     baseline = Measurement(key="whole", accuracy=BEFORE, parameter_bytes=100)
     found = SkipSearch(
         config=config,
@@ -184,10 +184,10 @@ def test_the_search_may_be_followed_by_training() -> None:
 @pytest.mark.parametrize(
     ("method", "settings", "says"),
     [
-        ("token-skip", {"rates": 1}, "rates is 1: Input should be greater"),
+        ("token-skip", {"steps": 1}, "steps is 1: Input should be greater"),
         ("token-skip", {"criteria": ("beauty",)}, "criteria.0 is 'beauty'"),
         ("token-skip", {"criteria": None}, "criteria is ()"),
-        ("token-skip", {"rattes": 4}, "Did you mean 'rates'"),
+        ("token-skip", {"stteps": 4}, "Did you mean 'steps'"),
         ("token-select", {"ratio": 1.0}, "ratio is 1.0: Input should be less than 1"),
         ("token-select", {"criterion": "grid"}, "criterion is 'grid'"),
         ("token-select", {"first": 0}, "first is 0"),
