@@ -151,8 +151,6 @@ def select_tokens(
         report=report,
         state=state,
     )
-    for gate in token_gates(model):
-        gate.settle()
     return model
 
 

@@ -80,16 +80,18 @@ class TokenGate(nn.Module):
             self.fc2.weight.fill_(SPREAD / hidden)
             self.fc2.bias.zero_()
 
-    def settle(self) -> None:
-        """Rounds what a learned score adds up to multiples of a power of two, so that sums of spikes are exact.
+    def train(self, mode: bool = True) -> TokenGate:
+        """Sets the mode; for inference, what a learned score adds up becomes multiples of a power of two.
 
-        Tokens that look alike, an empty background for example, have the same score then, in whatever order a runtime
-        adds; else rounding errors would choose among them.
+        Sums of spikes are exact then, and tokens that look alike, an empty background for example, have the same score
+        in whatever order a runtime adds; else rounding errors would choose among them.
         """
-        if self.reduction.criterion == "learned":
+        super().train(mode)
+        if not mode and self.reduction.criterion == "learned":
             with torch.no_grad():
                 for parameter in self.fc2.parameters():
                     parameter.copy_((parameter * STEPS).round() / STEPS)
+        return self
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Chooses tokens.
@@ -182,7 +184,7 @@ def token_gates(model: nn.Module) -> Iterator[TokenGate]:
 
 
 def exact_layers(model: nn.Module) -> set[str]:
-    """Returns the names of the layers that stay float32, as their sums choose tokens (:meth:`TokenGate.settle`)."""
+    """Returns the names of the layers that stay float32, as their sums choose tokens (:meth:`TokenGate.train`)."""
     gates = {name: module for name, module in model.named_modules() if isinstance(module, TokenGate)}
     return {f"{name}.fc2" for name, gate in gates.items() if gate.reduction.criterion == "learned"}
 
