@@ -125,4 +125,4 @@ def _mega(count: float | None) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+    return "-" if share is None else f"{round(100 * share, 1) or 0.0:.1f} %"  # no -0.0
