@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterable
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -38,12 +39,14 @@ class Cpu:
         llvm_features: subtarget features for LLVM beyond those of the model, ``+name`` or ``-name``.
         features: instruction sets by their names in /proc/cpuinfo.
         model: LLVM's name of the model where the entry's own is another one.
+        part: an Arm core's implementer and number, ``0x41:0xd08``, as /proc/cpuinfo has them.
     """
 
     triple: str
     llvm_features: tuple[str, ...]
     features: tuple[str, ...]
     model: str | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -97,7 +100,7 @@ class Board:
     Attributes:
         name: the name on the command line.
         title: the name for people.
-        transport: ``local`` (this machine), ``qemu`` (emulated here), ``ssh`` (not here).
+        transport: ``local`` (this machine), ``qemu`` (emulated here), ``ssh`` (elsewhere).
         triple: GNU triple of its machine code.
         mcpu: CPU model by LLVM's name.
         llvm_features: features for LLVM beyond those of the model.
@@ -170,6 +173,13 @@ def list_boards() -> list[Board]:
 def board_names() -> list[str]:
     """Returns the names that :func:`load_board` accepts, sorted."""
     return sorted(path.stem for path in BOARDS_FOLDER.glob("*.toml") if path != CPUS_FILE)
+
+
+def boards_with(parts: Iterable[str]) -> list[str]:
+    """Returns the names of the boards on the network whose cores have one of these numbers (``Cpu.part``)."""
+    models = {name for name, cpu in read_cpus().items() if cpu.part in set(parts)}
+    files = {name: read_board_file(BOARDS_FOLDER / f"{name}.toml") for name in board_names()}
+    return [name for name, content in files.items() if content.transport == "ssh" and content.cpu in models]
 
 
 def read_board_file(path: Path) -> BoardFile:

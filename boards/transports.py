@@ -1,4 +1,4 @@
-"""Ways to run programs on a board: as a process of this machine, or emulated by qemu.
+"""Ways to run programs on a board: as a process of this machine, emulated by qemu, or over SSH.
 
 A transport owns a scratch directory on the board. What is pushed lies there, programs run there, and it is removed when
 the transport is closed: after success, failure or an interrupt.
@@ -12,11 +12,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from svitkit.boards.board import Board
+from svitkit.boards.device_facts import DeviceFacts
+from svitkit.boards.hosts import host_of
+from svitkit.boards.ssh import open_ssh
 from svitkit.errors import ConfigError, RunError
 
 QEMU = "qemu-aarch64-static"
@@ -26,6 +29,14 @@ Completed = subprocess.CompletedProcess[str]
 
 class Transport(Protocol):
     """Runs programs on a board and moves files to and from it."""
+
+    @property
+    def facts(self) -> DeviceFacts | None:
+        """What a device elsewhere says of itself; None where programs run on this machine."""
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """Arguments that the user wants before every program."""
 
     def run(self, argv: Sequence[str], timeout_s: float) -> Completed:
         """Runs a program in the scratch directory and waits for its end.
@@ -51,6 +62,16 @@ class Transport(Protocol):
             RunError: the file is not there.
         """
 
+    def look(self, patterns: Sequence[str]) -> AbstractContextManager[Path]:
+        """Gives a directory that holds the board's ``sys`` and ``proc`` as they are now.
+
+        Args:
+            patterns: names of the files that are wanted, relative to the root, with ``*`` and ``[0-9]``.
+
+        Raises:
+            RunError: the board does not answer.
+        """
+
 
 class LocalTransport:
     """Runs programs as processes of this machine.
@@ -63,6 +84,16 @@ class LocalTransport:
     def __init__(self, scratch: Path, wrapper: Sequence[str] = ()) -> None:
         self.scratch = scratch
         self.wrapper = tuple(wrapper)
+
+    @property
+    def facts(self) -> DeviceFacts | None:
+        """None: this machine is read where it is needed."""
+        return None
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """Nothing: an emulator is no wish, but part of the board."""
+        return ()
 
     def run(self, argv: Sequence[str], timeout_s: float) -> Completed:
         """Runs a program, see :meth:`Transport.run`."""
@@ -103,6 +134,11 @@ class LocalTransport:
         if not source.is_file():
             raise RunError(f"the board has no file {source}: the program that should have written it did not.")
         shutil.copy(source, local)
+
+    @contextmanager
+    def look(self, patterns: Sequence[str]) -> Iterator[Path]:
+        """Gives this machine's root, see :meth:`Transport.look`."""
+        yield Path("/")
 
 
 class QemuTransport(LocalTransport):
@@ -149,17 +185,26 @@ def qemu_version() -> str:
 
 
 @contextmanager
-def open_transport(board: Board) -> Iterator[Transport]:
+def open_transport(board: Board, *, host: str | None = None, wait_s: int = 0) -> Iterator[Transport]:
     """Opens the way to a board, with a fresh scratch directory that goes when the block is left.
+
+    Args:
+        board: the board.
+        host: ``[user@]address[:port]`` of a board that is reached by SSH; boards.toml says it if None.
+        wait_s: how long to wait while somebody else uses the board.
 
     Raises:
         ConfigError: the board cannot be reached from here.
+        RunError: the board does not answer, or somebody else uses it.
     """
     if board.transport == "ssh":
+        with open_ssh(host_of(board.name, host), wait_s=wait_s) as transport:
+            yield transport
+        return
+    if host is not None:
         raise ConfigError(
-            f"{board.name} cannot be reached from here: bundles are built for it, but svitkit cannot run programs over "
-            "SSH yet. Copy the bundle to the board and run its svit-run there, or take an emulated board with the same "
-            "instruction set (svitkit boards lists them)."
+            f"{board.name} runs on this machine, and --host {host} names another one. Leave --host out, or name the "
+            "board that is there with --board (svitkit boards lists them)."
         )
     with tempfile.TemporaryDirectory(prefix="svitkit-", ignore_cleanup_errors=True) as scratch:
         if board.qemu_cpu is not None:

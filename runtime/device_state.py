@@ -14,6 +14,13 @@ from pydantic.dataclasses import dataclass
 
 CPU = "sys/devices/system/cpu"
 THERMAL = "sys/class/thermal"
+CLOCKS = ("scaling_governor", "scaling_cur_freq", "cpuinfo_cur_freq")
+READINGS = ("type", "temp", "trip_point_[0-9]*_type", "trip_point_[0-9]*_temp")
+STATE_FILES = (
+    *(f"{CPU}/cpu[0-9]*/cpufreq/{name}" for name in CLOCKS),
+    *(f"{THERMAL}/thermal_zone[0-9]*/{name}" for name in READINGS),
+)
+"""What :func:`read_device_state` reads, as patterns of a shell."""
 ACTUAL_CLOCK_SHARE = (
     0.9  # below this share of the requested clock, something other than the governor holds the CPU back
 )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import svitkit
 from svitkit.boards.board import Board
-from svitkit.boards.preflight import check_bundle, missing_features
-from svitkit.boards.transports import open_transport, qemu_version
+from svitkit.boards.device_facts import DeviceFacts
+from svitkit.boards.preflight import check_bundle, check_device, missing_features
+from svitkit.boards.transports import Transport, open_transport, qemu_version
 from svitkit.errors import ConfigError
 from svitkit.files import sha256
 from svitkit.manifest import MANIFEST_NAME, Manifest, check_files, read_manifest
@@ -23,7 +24,13 @@ from svitkit.runtime.device_checks import (
     check_golden,
     measure_accuracy,
 )
-from svitkit.runtime.device_state import DeviceState, read_device_name, read_device_state, throttling
+from svitkit.runtime.device_state import (
+    STATE_FILES,
+    DeviceState,
+    read_device_name,
+    read_device_state,
+    throttling,
+)
 from svitkit.runtime.profile import read_profile
 from svitkit.runtime.record import BenchRecord, Golden, Memory, instabilities, summarize_latency
 from svitkit.runtime.runner_process import Runner, RunnerReport
@@ -60,6 +67,8 @@ def bench(
     bundle: Path,
     board: Board,
     *,
+    host: str | None = None,
+    wait_s: int = 0,
     dataset: Dataset | None = None,
     limit: int = 360,
     warmup: int = 5,
@@ -75,6 +84,8 @@ def bench(
     Args:
         bundle: the bundle's directory.
         board: the board to run on.
+        host: ``[user@]address[:port]`` of a board that is reached by SSH; boards.toml says it if None.
+        wait_s: how long to wait while somebody else uses the board.
         dataset: its test split is classified on the board; no accuracy if None.
         limit: test images at most.
         warmup: runs before the samples.
@@ -88,7 +99,7 @@ def bench(
     Raises:
         ConfigError: the bundle cannot run on the board, the board cannot be reached, or the data do not fit.
         VerificationError: a file of the bundle is not what its manifest says, or logits are not finite.
-        RunError: the program on the board failed, died or took too long.
+        RunError: the board does not answer, or the program on it failed, died or took too long.
     """
     check_arguments(warmup=warmup, repeat=repeat, min_time_s=min_time_s, timeout_s=timeout_s)
     manifest = read_manifest(bundle)
@@ -98,7 +109,12 @@ def bench(
         check_data(dataset, manifest.model)
     notify = progress or (lambda stage, share: None)
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with open_transport(board) as transport, tempfile.TemporaryDirectory(prefix="svitkit-") as work:
+    with (
+        open_transport(board, host=host, wait_s=wait_s) as transport,
+        tempfile.TemporaryDirectory(prefix="svitkit-") as work,
+    ):
+        if transport.facts is not None:
+            check_device(transport.facts, board, manifest, threads)
         runner = Runner(
             transport=transport,
             bundle=transport.push(bundle),
@@ -116,9 +132,11 @@ def bench(
         limits = Limits(warmup=warmup, repeat=repeat, min_time_s=min_time_s, profile=profile)
         timing = time_runs(runner, board, manifest, limits)
         notify("timing", 1.0)
-    record = assemble(bundle, board, manifest, timing, golden=golden, warmup=warmup, started_at=started_at)
+    facts = transport.facts
+    record = assemble(bundle, board, manifest, timing, facts=facts, golden=golden, warmup=warmup, started_at=started_at)
     costs = read_profile(timing.report, emulated=board.emulated) if profile else None
-    return dataclasses.replace(record, accuracy=accuracy, firing_rates=rates, profile=costs)
+    prefix = transport.prefix or None
+    return dataclasses.replace(record, accuracy=accuracy, firing_rates=rates, profile=costs, prefix=prefix)
 
 
 def check_arguments(*, warmup: int, repeat: int, min_time_s: float, timeout_s: float) -> None:
@@ -141,12 +159,18 @@ def time_runs(runner: Runner, board: Board, manifest: Manifest, limits: Limits) 
         report = runner.time(inputs, count=count, **dataclasses.asdict(few))
         return Timing(report=report, before=None, after=None, attempts=1)
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        before = read_device_state()
+        before = look_at(runner.transport)
         report = runner.time(inputs, count=count, **dataclasses.asdict(limits))
-        timing = Timing(report=report, before=before, after=read_device_state(), attempts=attempt)
+        timing = Timing(report=report, before=before, after=look_at(runner.transport), attempts=attempt)
         if not disturbances(timing, count):
             break
     return timing
+
+
+def look_at(transport: Transport) -> DeviceState:
+    """Reads clocks and temperatures of the machine at the other end."""
+    with transport.look(STATE_FILES) as root:
+        return read_device_state(root)
 
 
 def disturbances(timing: Timing, inputs: int) -> list[str]:
@@ -170,9 +194,13 @@ def objections(board: Board, manifest: Manifest, timing: Timing, golden: Golden)
     return reasons if board.emulated else [*reasons, *disturbances(timing, manifest.golden_count)]
 
 
-def device_and_versions(board: Board, manifest: Manifest) -> tuple[str, dict[str, str]]:
+def device_and_versions(board: Board, manifest: Manifest, facts: DeviceFacts | None) -> tuple[str, dict[str, str]]:
     """Returns what really ran the program, and the versions of everything that took part."""
-    versions = {"svitkit": svitkit.__version__, "tvm": manifest.tvm_version, "kernel": platform.release()}
+    versions = {"svitkit": svitkit.__version__, "tvm": manifest.tvm_version}
+    if facts is not None:
+        told = {"kernel": facts.kernel, "libc": facts.libc}
+        return facts.name, versions | {name: version for name, version in told.items() if version is not None}
+    versions["kernel"] = platform.release()
     device = read_device_name() or platform.machine()
     if board.qemu_cpu is None:
         return device, versions
@@ -186,13 +214,14 @@ def assemble(
     manifest: Manifest,
     timing: Timing,
     *,
+    facts: DeviceFacts | None,
     golden: Golden,
     warmup: int,
     started_at: str,
 ) -> BenchRecord:
     """Puts the record together."""
     report = timing.report
-    device, versions = device_and_versions(board, manifest)
+    device, versions = device_and_versions(board, manifest, facts)
     reasons = objections(board, manifest, timing, golden)
     return BenchRecord(
         board=board.name,

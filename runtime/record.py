@@ -139,6 +139,7 @@ class BenchRecord:
         bundle_sha256: of the manifest, which names every other file.
         bundle_bytes: bytes of all files of the bundle.
         cpu_features: CPU features that the running program found.
+        prefix: arguments that the user put before the program, such as ``taskset -c 4-7``; absent without.
         threads: threads that shared the work of an inference.
         warmup: runs before the samples.
         attempts: timed runs until one was stable; the last one is recorded.
@@ -165,6 +166,7 @@ class BenchRecord:
     bundle_sha256: str
     bundle_bytes: int
     cpu_features: tuple[str, ...]
+    prefix: tuple[str, ...] | None = None
     threads: int
     warmup: int
     attempts: int

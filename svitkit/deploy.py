@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svitkit.boards.board import Board
+from svitkit.boards.preflight import check_device
 from svitkit.boards.transports import open_transport
 from svitkit.errors import ConfigError
 from svitkit.progress import Advance
@@ -40,6 +41,8 @@ class DeployOptions:
         limit: images at most, of every split; None for all in the search and 1000 on the board.
         objective: what shall be as small as accuracy allows, ``latency`` on the board that is deployed to.
         threads: threads of an inference on the board; the board's own number if None.
+        host: ``[user@]address[:port]`` of a board that is reached by SSH; boards.toml says it if None.
+        wait_s: how long to wait while somebody else uses the board.
     """
 
     method: str = "svitkit"
@@ -53,6 +56,8 @@ class DeployOptions:
     threads: int | None = None
     resume: bool = False
     objective: str | None = None
+    host: str | None = None
+    wait_s: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +157,7 @@ def deploy(
     from svitkit.runtime.record import write_record
 
     prepare_folder(out)
-    require_reachable(board)
+    require_reachable(board, options)
     small = _compress(checkpoint, dataset, board, out / CHECKPOINT, options, advance)
     _discard(out, ONNX, BUNDLE, RECORD)
     if not small.satisfied:
@@ -164,7 +169,16 @@ def deploy(
     manifest = build_proven(out / ONNX, board, out / BUNDLE, dataset)
     advance("build", 1)
     images = options.limit or BOARD_IMAGES
-    record = bench(out / BUNDLE, board, dataset=dataset, limit=images, threads=options.threads, progress=advance)
+    record = bench(
+        out / BUNDLE,
+        board,
+        host=options.host,
+        wait_s=options.wait_s,
+        dataset=dataset,
+        limit=images,
+        threads=options.threads,
+        progress=advance,
+    )
     write_record(out / RECORD, record)
     before = _test_accuracy(checkpoint, dataset, images)
     return _summary(name, small, manifest, record, accuracy_before=before, out=out), record
@@ -190,14 +204,16 @@ def prepare_folder(out: Path) -> None:
         raise ConfigError(f"'{out}' holds '{foreign[0]}', which no deployment makes. Choose another folder with -o.")
 
 
-def require_reachable(board: Board) -> None:
+def require_reachable(board: Board, options: DeployOptions) -> None:
     """Fails early where the last step would fail.
 
     Raises:
-        ConfigError: programs cannot be run on the board from here.
+        ConfigError: programs cannot be run on the board from here, or it is another board.
+        RunError: the board does not answer, or somebody else uses it.
     """
-    with open_transport(board):
-        pass
+    with open_transport(board, host=options.host, wait_s=options.wait_s) as transport:
+        if transport.facts is not None:
+            check_device(transport.facts, board, threads=options.threads)
 
 
 def _compress(

@@ -1,4 +1,4 @@
-"""Whether this machine has what the stages need."""
+"""Whether this machine, and a board, have what the stages need."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 from svitkit.boards.board import Board, board_names, load_board
+from svitkit.boards.device_facts import MUSL, DeviceFacts
+from svitkit.boards.hosts import host_of, read_hosts
 from svitkit.boards.machine import read_machine
+from svitkit.boards.preflight import mismatches
 from svitkit.boards.transports import open_transport
-from svitkit.errors import SvitError
+from svitkit.boards.upkeep import look_at_board
+from svitkit.errors import ConfigError, SvitError
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "models, compress": ("torch", "spikingjelly", "safetensors", "scikit-learn", "pillow"),
@@ -43,15 +47,23 @@ class Check:
     required: bool = True
 
 
-def examine() -> list[Check]:
-    """Looks at Python, packages, compilers, the machine and every board.
+def examine(board: str | None = None, host: str | None = None) -> list[Check]:
+    """Looks at Python, packages, compilers, the machine and the boards.
+
+    Args:
+        board: the one to look at; all that can be reached without a network if None.
+        host: where that board is, if boards.toml does not say it.
 
     Returns:
         The checks, in the order in which the stages need them.
+
+    Raises:
+        ConfigError: there is no such board, or nothing says where it is.
     """
+    named = [_board(name) for name in board_names()] if board is None else _examine_board(load_board(board), host)
     packages = [_package(name, stage) for stage, names in PACKAGES.items() for name in names]
     programs = [_program(name, command) for name, command in _build_programs().items()]
-    return [_python(), *packages, *programs, *_machine(), *(_board(name) for name in board_names())]
+    return [_python(), *packages, *programs, *_machine(), *named]
 
 
 def is_ready(checks: list[Check]) -> bool:
@@ -105,14 +117,51 @@ def _board(name: str) -> Check:
     try:
         board = load_board(name)
         if board.transport == "ssh":
-            return Check(
-                name=f"board {name}", stage="bench", found="built for here, run there", ok=False, required=False
-            )
+            return _on_network(board)
         with open_transport(board):
             found = _way(board)
     except SvitError as error:
         return Check(name=f"board {name}", stage="bench", found=str(error), ok=False, required=is_here)
     return Check(name=f"board {name}", stage="bench", found=found, ok=True, required=is_here)
+
+
+def _on_network(board: Board) -> Check:
+    entry = read_hosts().get(board.name)
+    asks = f"look at it with svitkit doctor --board {board.name}"
+    found = f"built for here, run over SSH (--host), {asks}" if entry is None else f"at {entry.host}, {asks}"
+    return Check(name=f"board {board.name}", stage="bench", found=found, ok=False, required=False)
+
+
+def _examine_board(board: Board, host: str | None) -> list[Check]:
+    """Looks at one board, over the network if it is there: what it says of itself, and what speaks against it."""
+    if board.transport != "ssh":
+        if host is not None:
+            raise ConfigError(f"{board.name} runs on this machine; leave --host {host} out, or name another --board.")
+        return [replace(_board(board.name), required=True)]
+    where = host_of(board.name, host)
+    stage = f"board {board.name}"
+    try:
+        facts = look_at_board(where)
+    except SvitError as error:
+        return [Check(name=where.name, stage=stage, found=str(error), ok=False)]
+    told = [Check(name=name, stage=stage, found=found, ok=True) for name, found in _told(facts).items() if found]
+    wrong = [Check(name="cannot be used", stage=stage, found=why, ok=False) for why in mismatches(facts, board)]
+    return [*told, *wrong]
+
+
+def _told(facts: DeviceFacts) -> dict[str, str]:
+    sizes = {"memory": facts.memory_bytes, "free memory": facts.available_bytes, "free disk": facts.free_bytes}
+    return {
+        "device": facts.name,
+        "architecture": facts.architecture or "",
+        "kernel": facts.kernel or "",
+        "kinds of cores": ", ".join(facts.parts),
+        "cores switched on": str(facts.cores or ""),
+        "CPU features": " ".join(facts.cpu_features),
+        "C library": (facts.libc or "") if facts.libc in (None, MUSL) else f"glibc {facts.libc}",
+        "page size": f"{facts.page_size} bytes" if facts.page_size else "",
+        **{name: f"{size / 1e9:.1f} GB" for name, size in sizes.items() if size is not None},
+    }
 
 
 def _way(board: Board) -> str:

@@ -78,7 +78,15 @@ def evaluate_onnx(path: Path, data: str, split: str, *, limit: int | None, advan
 
 
 def evaluate_bundle(
-    bundle: Path, board: str | None, data: str, split: str, *, limit: int | None, advance: Advance
+    bundle: Path,
+    board: str | None,
+    data: str,
+    split: str,
+    *,
+    limit: int | None,
+    advance: Advance,
+    host: str | None = None,
+    wait_s: int = 0,
 ) -> Evaluation:
     """Measures a bundle on a board.
 
@@ -89,6 +97,8 @@ def evaluate_bundle(
         split: ``test``; boards are shown nothing else.
         limit: images at most; all if None.
         advance: told how far it is.
+        host: ``[user@]address[:port]`` of a board that is reached by SSH; boards.toml says it if None.
+        wait_s: how long to wait while somebody else uses the board.
 
     Raises:
         SvitError: the bundle cannot run on the board, or the data do not fit.
@@ -104,7 +114,18 @@ def evaluate_bundle(
     where = load_board(board or manifest.board)
     dataset = load_for(manifest.model, data)
     count = limit or len(dataset.test)
-    record = bench(bundle, where, dataset=dataset, limit=count, warmup=0, repeat=1, min_time_s=0.0, progress=advance)
+    record = bench(
+        bundle,
+        where,
+        host=host,
+        wait_s=wait_s,
+        dataset=dataset,
+        limit=count,
+        warmup=0,
+        repeat=1,
+        min_time_s=0.0,
+        progress=advance,
+    )
     if record.accuracy is None:
         raise ConfigError(f"data '{dataset.name}' have no test images. Give --data with a test split.")
     return _evaluation(where.name, dataset, split, limit, record.accuracy.percent)

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from svitkit import __version__
-from svitkit.cli import learn, look, ship
+from svitkit.cli import boards, learn, look, ship
 from svitkit.errors import SvitError
 
 
@@ -62,7 +62,7 @@ def _start(
 
 
 app.command("models")(look.models)
-app.command("boards")(look.boards)
+app.add_typer(boards.app, name="boards")
 app.command("doctor")(look.doctor)
 app.command("inspect")(look.inspect)
 app.command("train")(learn.train)

@@ -16,6 +16,7 @@ from svitkit.cli.options import (
     Data,
     ExecutorName,
     Finetune,
+    Host,
     Limit,
     MaxDrop,
     Method,
@@ -27,6 +28,7 @@ from svitkit.cli.options import (
     Settings,
     Sweep,
     Timesteps,
+    Wait,
     Weights,
 )
 from svitkit.cli.output import answer, kibibytes, progress, table
@@ -83,6 +85,8 @@ def evaluate(
     board: Annotated[
         str | None, typer.Option(help="Where a bundle runs; the board it was built for if not given.")
     ] = None,
+    host: Host = None,
+    wait: Wait = 0,
     weights: Weights = None,
     arguments: Arguments = None,
     timesteps: Timesteps = None,
@@ -101,7 +105,7 @@ def evaluate(
             )
         with progress() as advance:
             if kind == "bundle":
-                found = evaluate_bundle(path, board, data, split, limit=limit, advance=advance)
+                found = evaluate_bundle(path, board, data, split, limit=limit, advance=advance, host=host, wait_s=wait)
             elif kind == "onnx":
                 found = evaluate_onnx(path, data, split, limit=limit, advance=advance)
             else:

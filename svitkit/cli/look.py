@@ -1,4 +1,4 @@
-"""The verbs that only look: models, boards, doctor, inspect."""
+"""The verbs that only look: models, doctor, inspect."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from svitkit.cli.options import FINDING, Arguments, AsJson, Data, Model, Timesteps, Weights
+from svitkit.cli.options import FINDING, Arguments, AsJson, Data, Host, Model, Timesteps, Weights
 from svitkit.cli.output import answer, kibibytes, table
 from svitkit.cli.sources import load_network
+from svitkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from svitkit.boards.board import Board
     from svitkit.models.checkpoint import Checkpoint
 
 
@@ -59,46 +59,20 @@ def _model_row(name: str, checkpoint: Checkpoint) -> tuple[str, ...]:
     )
 
 
-def boards(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one board, with its sources.")] = None,
+def doctor(
+    board: Annotated[
+        str | None, typer.Option("--board", metavar="NAME", help="Look at this board, over SSH if it is elsewhere.")
+    ] = None,
+    host: Host = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the boards that svitkit builds for, or show one."""
-    from svitkit.boards.board import list_boards, load_board
-
-    with answer(as_json) as show:
-        if name is not None:
-            board = load_board(name)
-            show({"board": board}, table(board.title, ("fact", "value", "source"), _board_facts(board)))
-            return
-        known = list_boards()
-        rows = [(board.name, board.title, board.mcpu, str(board.cores), board.transport) for board in known]
-        show({"boards": known}, table("Boards", ("name", "what it is", "CPU", "cores", "reached by"), rows))
-
-
-def _board_facts(board: Board) -> list[tuple[str, ...]]:
-    sources = board.facts.sources
-    facts = {
-        "name": board.name,
-        "reached by": board.transport,
-        "triple": board.triple,
-        "cpu": board.mcpu,
-        "code may use": ", ".join(board.required_features),
-        "cores": str(board.cores),
-        "memory_bytes": f"{board.memory_bytes:,}",
-        "programs need glibc": board.glibc,
-        "system_glibc": board.system_glibc or "unknown",
-    }
-    given = {key: str(getattr(board.facts, key)) for key in sources if key not in facts}
-    return [(key, value, sources.get(key, "")) for key, value in (facts | given).items()]
-
-
-def doctor(as_json: AsJson = False) -> None:
-    """Look whether this machine has what the stages need; exit with 3 if not."""
+    """Look whether this machine, and a board, have what the stages need; exit with 3 if not."""
     from svitkit.doctor import examine, is_ready
 
+    if host is not None and board is None:
+        raise ConfigError(f"--host {host} says where a board is, but not which one. Name it with --board.")
     with answer(as_json) as show:
-        checks = examine()
+        checks = examine(board, host)
         ready = is_ready(checks)
         rows = [(_mark(check.ok, check.required), check.stage, check.name, check.found) for check in checks]
         verdict = "Everything that svitkit needs is here." if ready else "Something is missing: see the lines with NO."
@@ -128,7 +102,6 @@ def inspect(
     """Show what a network, an ONNX file, a bundle or a record holds, layer by layer."""
     from svitkit.cli.bundle_view import view_bundle
     from svitkit.cli.views import View, view_model, view_onnx, view_record
-    from svitkit.errors import ConfigError
     from svitkit.kinds import kind_of
 
     def look() -> View:

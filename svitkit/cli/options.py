@@ -47,6 +47,17 @@ Timesteps = Annotated[
     typer.Option("--timesteps", metavar="T", min=1, help="Time steps of one inference, where nothing says so."),
 ]
 BoardName = Annotated[str, typer.Option("--board", metavar="NAME", help="A name of 'svitkit boards'.")]
+Host = Annotated[
+    str | None,
+    typer.Option(
+        "--host",
+        metavar="USER@ADDRESS[:PORT]",
+        help="Where the board is, by SSH; if not given, what boards.toml says (in ~/.config/svitkit).",
+    ),
+]
+Wait = Annotated[
+    int, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait while somebody else uses the board.")
+]
 Threads = Annotated[
     int | None,
     typer.Option(

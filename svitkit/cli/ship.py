@@ -19,6 +19,7 @@ from svitkit.cli.options import (
     BoardName,
     Data,
     Finetune,
+    Host,
     Limit,
     MaxDrop,
     Method,
@@ -29,6 +30,7 @@ from svitkit.cli.options import (
     Settings,
     Threads,
     Timesteps,
+    Wait,
     Weights,
 )
 from svitkit.cli.output import answer, kibibytes, progress, table
@@ -102,6 +104,8 @@ def bench(
     board: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where to run; the board it was built for if not given.")
     ] = None,
+    host: Host = None,
+    wait: Wait = 0,
     data: Data = "digits",
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Also write the record there.")
@@ -133,6 +137,8 @@ def bench(
             record = measure(
                 bundle,
                 where,
+                host=host,
+                wait_s=wait,
                 dataset=dataset,
                 limit=limit,
                 warmup=warmup,
@@ -156,6 +162,8 @@ def deploy(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Artefacts; svitkit-out/MODEL-BOARD if not given.")
     ] = None,
+    host: Host = None,
+    wait: Wait = 0,
     data: Data = "digits",
     method: Method = "svitkit",
     objective: Objective = None,
@@ -193,6 +201,8 @@ def deploy(
         threads=threads,
         resume=resume,
         objective=objective,
+        host=host,
+        wait_s=wait,
     )
     with answer(as_json) as show:
         where = load_board(board)

@@ -109,9 +109,16 @@ def test_a_program_that_is_missing_or_not_executable_is_an_error(tmp_path: Path)
             transport.run([transport.push(tmp_path / "data")], 5)
 
 
-def test_a_board_on_the_network_cannot_be_reached_yet() -> None:
-    with pytest.raises(ConfigError, match=r"raspberry-pi-4 cannot be reached from here.*SSH yet"):
+def test_a_board_on_the_network_needs_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"nothing says where raspberry-pi-4 is.*--host user@address.*boards\.toml"):
         open_transport(load_board("raspberry-pi-4")).__enter__()
+
+
+@pytest.mark.parametrize("name", ["host", "qemu-cortex-a72"])
+def test_a_board_that_runs_here_takes_no_host(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} runs on this machine, and --host pi@board names another one"):
+        open_transport(load_board(name), host="pi@board").__enter__()
 
 
 def test_missing_qemu_names_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ def images(count: int = 100, wrong: int = 0, *, static: bool = True, timesteps: 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Board:
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
-    monkeypatch.setattr(measure, "read_device_state", lambda: DeviceState(governor="performance"))
+    monkeypatch.setattr(measure, "read_device_state", lambda root: DeviceState(governor="performance"))
     return load_board("host")
 
 
@@ -330,7 +330,7 @@ def test_a_run_that_may_not_be_believed_is_invalid_with_its_reason(
 
 def test_a_throttled_run_is_invalid(bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     slowed = DeviceState(requested_mhz=(2000.0,), actual_mhz=(600.0,))
-    monkeypatch.setattr(measure, "read_device_state", lambda: slowed)
+    monkeypatch.setattr(measure, "read_device_state", lambda root: slowed)
     record = bench(bundle, host)
     assert record.attempts == measure.MAX_ATTEMPTS
     assert record.reasons == ("throttled: core 0 runs at 600 MHz although 2000 MHz were requested",)
@@ -342,7 +342,7 @@ def test_a_disturbed_run_is_repeated_until_it_is_stable(
 ) -> None:
     calm, slowed = DeviceState(), DeviceState(requested_mhz=(2000.0,), actual_mhz=(600.0,))
     states = iter([calm, slowed, calm, calm])
-    monkeypatch.setattr(measure, "read_device_state", lambda: next(states))
+    monkeypatch.setattr(measure, "read_device_state", lambda root: next(states))
     record = bench(bundle, host)
     assert (record.valid, record.attempts, record.before, record.after) == (True, 2, calm, calm)
     assert ["--output" in call for call in commands(tmp_path)] == [True, False, False]

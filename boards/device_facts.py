@@ -1,0 +1,98 @@
+"""What a board says of itself over SSH, read from the text that ``remote.sh`` prints: lines of ``key<tab>value``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MUSL = "musl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceFacts:
+    """What decides which programs run on a device, and what its figures are called. None: the device does not say.
+
+    Attributes:
+        architecture: as ``uname -m`` prints it.
+        kernel: its release.
+        model: of the board, by its device tree.
+        processor: by its name in /proc/cpuinfo, which only x86 has.
+        parts: Arm's numbers of its kinds of cores, ``implementer:part`` in hexadecimal.
+        cpu_features: features that every core has, by their names in /proc/cpuinfo.
+        cores: cores that are switched on.
+        libc: ``musl``, or the version of glibc.
+        page_size: bytes.
+        word_bits: 32 or 64, of the programs of its system.
+        memory_bytes, available_bytes: RAM, and what of it is free for programs.
+        free_bytes: of the file system where svitkit's files lie.
+        hashes: whether it has sha256sum.
+    """
+
+    architecture: str | None = None
+    kernel: str | None = None
+    model: str | None = None
+    processor: str | None = None
+    parts: tuple[str, ...] = ()
+    cpu_features: tuple[str, ...] = ()
+    cores: int | None = None
+    libc: str | None = None
+    page_size: int | None = None
+    word_bits: int | None = None
+    memory_bytes: int | None = None
+    available_bytes: int | None = None
+    free_bytes: int | None = None
+    hashes: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the device calls itself."""
+        return self.model or self.processor or self.architecture or "unknown device"
+
+
+def read_facts(text: str) -> DeviceFacts:
+    """Reads what ``remote.sh facts`` printed; lines that it does not know are passed over."""
+    values: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, tab, value = line.partition("\t")
+        if tab and value.strip():
+            values.setdefault(key.strip(), []).append(value.strip())
+    first = {key: found[0] for key, found in values.items()}
+    per_kind = [value.split() for key in ("Features", "flags") for value in values.get(key, ())]
+    shared = set(per_kind[0]).intersection(*per_kind[1:]) if per_kind else set()
+    return DeviceFacts(
+        architecture=first.get("architecture"),
+        kernel=first.get("kernel"),
+        model=first.get("model"),
+        processor=first.get("model name"),
+        parts=_parts(values.get("CPU implementer", []), values.get("CPU part", [])),
+        cpu_features=tuple(feature for feature in (per_kind[0] if per_kind else ()) if feature in shared),
+        cores=_number(first.get("cores")),
+        libc=_libc(first.get("libc")),
+        page_size=_number(first.get("page_size")),
+        word_bits=_number(first.get("word_bits")),
+        memory_bytes=_kibibytes(first.get("MemTotal")),
+        available_bytes=_kibibytes(first.get("MemAvailable")),
+        free_bytes=_kibibytes(first.get("free_kib")),
+        hashes="sha256sum" in first,
+    )
+
+
+def _parts(implementers: list[str], parts: list[str]) -> tuple[str, ...]:
+    """Names the kinds of cores; of Tegra X2, which mixes cores of two makers, every pair is named."""
+    return tuple(f"{maker.lower()}:{part.lower()}" for maker in implementers for part in parts)
+
+
+def _libc(text: str | None) -> str | None:
+    words = (text or "").split()
+    if words[:1] == [MUSL]:
+        return MUSL
+    version = words[1] if words[:1] == ["glibc"] and len(words) > 1 else ""
+    return version if version and all(part.isdigit() for part in version.split(".")) else None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isdecimal() else None
+
+
+def _kibibytes(text: str | None) -> int | None:
+    count = _number((text or "").split(" ")[0] or None)
+    return None if count is None else count * 1024

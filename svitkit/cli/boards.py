@@ -1,0 +1,102 @@
+"""The verb ``boards``: list them, show one, and keep one that is reached over SSH usable."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from svitkit.cli.options import AsJson
+from svitkit.cli.output import answer, table
+
+if TYPE_CHECKING:
+    from svitkit.boards.board import Board
+
+SHOW = "show"
+HostName = Annotated[
+    str, typer.Argument(metavar="HOST", help="user@address[:port], or a board that boards.toml says the host of.")
+]
+
+
+class BoardVerbs(TyperGroup):
+    """Takes ``boards``, and ``boards NAME``, for ``boards show``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Puts the verb in front where there is none; ``ctx`` is click's, whose module moves between versions."""
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [SHOW, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=BoardVerbs,
+    help="List the boards that svitkit builds for, or show one; give one back, or clean it.",
+    subcommand_metavar="[NAME] | unlock HOST | clean HOST",
+    rich_markup_mode=None,
+)
+
+
+@app.command(SHOW)
+def show_boards(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one board, with its sources.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the boards that svitkit builds for, or show one."""
+    from svitkit.boards.board import list_boards, load_board
+
+    with answer(as_json) as show:
+        if name is not None:
+            board = load_board(name)
+            show({"board": board}, table(board.title, ("fact", "value", "source"), _board_facts(board)))
+            return
+        known = list_boards()
+        rows = [(board.name, board.title, board.mcpu, str(board.cores), board.transport) for board in known]
+        show({"boards": known}, table("Boards", ("name", "what it is", "CPU", "cores", "reached by"), rows))
+
+
+@app.command("unlock")
+def unlock_board(
+    host: HostName,
+    force: Annotated[bool, typer.Option("--force", help="Also if somebody is at work there: their run fails.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give back the lock of a board that nobody uses any more."""
+    from svitkit.boards.hosts import find_host
+    from svitkit.boards.upkeep import unlock
+
+    with answer(as_json) as show:
+        where = find_host(host)
+        done = unlock(where, force=force)
+        work = " and was ended" if done.was_in_use else ", which had left"
+        whose = f"it was locked by {done.owner} since {done.since}{work}" if done.owner else "it was not locked"
+        show({"host": where.destination, "unlocked": done}, f"{where.name} is free: {whose}.")
+
+
+@app.command("clean")
+def clean_board(host: HostName, as_json: AsJson = False) -> None:
+    """Remove what svitkit keeps on a board so that it need not be sent again."""
+    from svitkit.boards.hosts import find_host
+    from svitkit.boards.upkeep import clean
+
+    with answer(as_json) as show:
+        where = find_host(host)
+        removed = clean(where)
+        show({"host": where.destination, "removed_bytes": removed}, f"{where.name}: {removed:,} bytes removed.")
+
+
+def _board_facts(board: Board) -> list[tuple[str, ...]]:
+    sources = board.facts.sources
+    facts = {
+        "name": board.name,
+        "reached by": board.transport,
+        "triple": board.triple,
+        "cpu": board.mcpu,
+        "code may use": ", ".join(board.required_features),
+        "cores": str(board.cores),
+        "memory_bytes": f"{board.memory_bytes:,}",
+        "programs need glibc": board.glibc,
+        "system_glibc": board.system_glibc or "unknown",
+    }
+    given = {key: str(getattr(board.facts, key)) for key in sources if key not in facts}
+    return [(key, value, sources.get(key, "")) for key, value in (facts | given).items()]
