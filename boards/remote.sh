@@ -19,7 +19,8 @@ lock=${SVITKIT_LOCK:-/tmp/svitkit-lock}
 exec 9>&2
 printf 'svitkit-begin\n'
 printf 'svitkit-begin\n' >&2
-trap 'printf "\nsvitkit-end %s\n" "$?" >&9' EXIT
+end() { printf '\nsvitkit-end %s\n' "$1" >&9; }
+trap 'end $?' EXIT
 
 # --- what the device is -----------------------------------------------------------------------------------------------
 
@@ -168,13 +169,14 @@ leave() {
   [ -z "$watch" ] || kill "$watch" 2>/dev/null
   [ -z "$run" ] || clear_run "$run"
   [ -z "$mine" ] || drop_lock "$mine"
-  printf '\nsvitkit-end %s\n' "$status" >&9
+  end "$status"
 }
 
 hold() { # NAME WAIT SECONDS KIB: who, how long to wait for the lock, its life without a line, bound of the files
   seconds=$3 mine='' run='' watch='' waited=0
   facts
-  trap 'exit 129' HUP INT TERM PIPE
+  trap 'exit 74' TERM
+  trap 'exit 129' HUP INT PIPE
   trap leave EXIT
   until take_lock "$1"; do
     show_lock
@@ -269,6 +271,7 @@ run() { # RUN PROGRAM [ARGUMENT...]
   run=$1
   shift
   cd "$run/work" || exit 73
+  trap - EXIT # a child of bash would run it, too
   exec 3<&0
   "$@" </dev/null 3<&- 9>&- &
   child=$!
@@ -280,6 +283,7 @@ run() { # RUN PROGRAM [ARGUMENT...]
   status=$?
   kill $!
   rm -f "$run/child"
+  end "$status"
   exit "$status"
 }
 

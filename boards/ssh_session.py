@@ -30,7 +30,6 @@ from svitkit.boards.ssh_client import (
     BASE,
     BEGIN,
     END,
-    GRACE_S,
     REMOTE,
     REMOTE_NAME,
     end_process,
@@ -49,7 +48,8 @@ LOCK_S = 60
 CACHE_BYTES = 1 << 30
 SHORT_S = 60.0
 """Longest time for what the board does by itself: looking at files, making links."""
-BUSY, LOST_LOCK = 75, 74
+BUSY, LOST_LOCK, KILLED = 75, 74, 137
+LAST_WORDS_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,7 @@ class SshSession:
         try:
             stdout, stderr = process.communicate(stdin, timeout_s)
         except subprocess.TimeoutExpired:
+            process.kill()
             raise RunError(
                 f"{self.host.name} took longer than {timeout_s:g} s for '{verb}'. Check the network; for large files "
                 "on a slow one, set transfer_timeout_s in boards.toml. What has arrived is not sent again."
@@ -150,7 +151,10 @@ class SshSession:
         finally:
             for end in {reading, writing} - {-1}:
                 os.close(end)
-        return self._answer(verb, stdout, stderr)
+        answer = self._answer(verb, stdout, stderr)
+        if answer.status == KILLED and self._has_ended():  # by the board, because the lock is no longer ours
+            raise self._lost(verb)
+        return answer
 
     def _open(self) -> None:
         owner = f"{getpass.getuser()}@{socket.gethostname()} pid {os.getpid()}"
@@ -226,8 +230,11 @@ class SshSession:
             raise self._lost(verb)
         return Answer(stdout=content, stderr=before.partition(BEGIN)[2], status=int(status))
 
-    def _lost(self, verb: str) -> RunError:
+    def _has_ended(self) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(GRACE_S)
-        taken = self._process.returncode == LOST_LOCK
+            self._process.wait(LAST_WORDS_S)
+        return self._process.returncode is not None
+
+    def _lost(self, verb: str) -> RunError:
+        taken = self._has_ended() and self._process.returncode == LOST_LOCK
         return taken_away(self.host, LOCK_S) if taken else connection_lost(self.host, verb)

@@ -196,12 +196,11 @@ class Wire:
         for end in self._sockets:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            end.close()
-        self._sockets.clear()
 
     def close(self) -> None:
         self.cut()
-        self._listener.close()
+        for end in (*self._sockets, self._listener):
+            end.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -215,13 +214,12 @@ class Wire:
     def _pass(self, source: socket.socket, sink: socket.socket, counts: bool) -> None:
         with contextlib.suppress(OSError):
             while got := source.recv(4096):
+                if counts:
+                    self.sent += len(got)
+                    if self.bytes_per_s is not None:
+                        time.sleep(len(got) / self.bytes_per_s)
+                    if self.cut_after is not None and self.sent > self.cut_after:
+                        self.cut()
                 sink.sendall(got)
-                if not counts:
-                    continue
-                self.sent += len(got)
-                if self.bytes_per_s is not None:
-                    time.sleep(len(got) / self.bytes_per_s)
-                if self.cut_after is not None and self.sent > self.cut_after:
-                    self.cut()
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

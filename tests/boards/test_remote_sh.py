@@ -1,0 +1,175 @@
+"""The board's side of the transport by itself, in every shell that boards have."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from svitkit.boards.ssh_client import REMOTE
+from tests.boards.ssh_server import wait_until
+
+SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"], "sh": ["sh"]}
+CONTENT = b"some content\n" * 100
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Board:
+    """A directory, a lock and a shell."""
+
+    def __init__(self, folder: Path, shell: list[str]) -> None:
+        self.base = folder / "base"
+        (self.base / "files").mkdir(parents=True)
+        self.lock = folder / "lock"
+        self.command = [*shell, str(REMOTE), str(self.base)]
+        self.environment = {**os.environ, "SVITKIT_LOCK": str(self.lock)}
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*self.command, *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment,
+        )
+
+    def ask(self, *words: str, stdin: bytes = b"") -> tuple[int, str, str]:
+        done = subprocess.run(
+            [*self.command, *words], input=stdin, capture_output=True, env=self.environment, timeout=60, check=False
+        )
+        return done.returncode, done.stdout.decode().removeprefix("svitkit-begin\n"), done.stderr.decode()
+
+    def hold(self, seconds: int = 60, wait: int = 0) -> tuple[subprocess.Popen[str], str]:
+        """Takes the board; returns the process and its last line."""
+        process = self.start("hold", "ada@lab pid 7", str(wait), str(seconds), "1000")
+        assert process.stdout is not None
+        line = ""
+        while not line.startswith(("ready", "busy")):
+            line = process.stdout.readline()
+            assert line, process.stderr.read() if process.stderr else ""
+        return process, line.strip()
+
+
+@pytest.fixture(params=SHELLS)
+def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
+    if shutil.which(SHELLS[request.param][0]) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return Board(tmp_path, SHELLS[request.param])
+
+
+def test_one_holds_the_board_and_gives_it_back(board: Board) -> None:
+    first, said = board.hold()
+    assert said.startswith(f"ready\t{board.base}/runs/")
+    assert (board.lock / "held" / "owner").read_text().splitlines()[4] == "ada@lab pid 7"
+    second, said = board.hold()
+    owner, since, left = said.split("\t")[1:]
+    assert (owner, since.isdigit(), 50 < int(left) <= 61) == ("ada@lab pid 7", True, True)
+    assert second.wait(20) == 75
+    first.communicate()
+    assert not (board.lock / "held").exists()
+    assert not list((board.base / "runs").iterdir())
+
+
+def test_of_many_that_find_a_stale_lock_one_gets_it(board: Board) -> None:
+    held = board.lock / "held"
+    held.mkdir(parents=True)
+    (held / "owner").write_text("old\n1\nanother-boot\n1700000000\ngone@lab pid 1\n")
+    (held / "deadline").write_text("99999999\n")
+    taken = [board.start("hold", f"client {number}", "0", "60", "1000") for number in range(8)]
+    last = []
+    for process in taken:
+        assert process.stdout is not None
+        lines = [""]
+        while not lines[-1].startswith(("ready", "busy")):
+            lines.append(process.stdout.readline())
+        last.append(lines[-1].split("\t")[0])
+    assert sorted(last) == ["busy"] * 7 + ["ready"]
+    for process in taken:
+        process.communicate()
+    assert [path.name for path in board.lock.iterdir()] == []
+
+
+def test_a_holder_that_hears_nothing_ends_by_itself(board: Board) -> None:
+    process, _ = board.hold(seconds=1)
+    assert process.wait(30) == 74
+    assert not (board.lock / "held").exists()
+    assert not list((board.base / "runs").iterdir())
+    process.communicate()
+
+
+def test_a_holder_that_is_killed_is_cleared_up_after(board: Board) -> None:
+    process, _ = board.hold()
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not (board.lock / "held").exists() and not list((board.base / "runs").iterdir()))
+
+
+def test_a_holder_whose_lock_was_taken_leaves_with_its_own_status(board: Board) -> None:
+    process, _ = board.hold()
+    shutil.rmtree(board.lock / "held")
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.wait(30) == 74
+    process.communicate()
+
+
+def test_a_file_comes_in_pieces_is_checked_and_placed(board: Board) -> None:
+    process, said = board.hold()
+    run = said.split("\t")[1]
+    names = f"{DIGEST} sub/a file\n{DIGEST} b\n".encode()
+    status, said, _ = board.ask("place", run, "bundle", stdin=names)
+    assert (status, said.count(f"missing\t{DIGEST}\t0")) == (0, 2)
+    assert board.ask("put", DIGEST, str(len(CONTENT)), "0", stdin=CONTENT[:500])[0] == 74
+    assert f"missing\t{DIGEST}\t500" in board.ask("place", run, "bundle", stdin=names)[1]
+    assert board.ask("put", DIGEST, str(len(CONTENT)), "400", stdin=CONTENT[400:])[0] == 75
+    assert board.ask("put", DIGEST, str(len(CONTENT)), "500", stdin=CONTENT[500:])[0] == 0
+    status, said, _ = board.ask("place", run, "bundle", stdin=names)
+    assert (status, said.splitlines()[-1]) == (0, f"placed\t{run}/work/bundle")
+    assert Path(run, "work", "bundle", "sub", "a file").read_bytes() == CONTENT
+    assert Path(run, "work", "bundle", "b").read_bytes() == CONTENT
+    assert board.ask("place", run, "alone", stdin=f"{DIGEST} .\n".encode())[0] == 0
+    assert Path(run, "work", "alone").read_bytes() == CONTENT
+    process.communicate()
+
+
+def test_a_damaged_file_is_not_kept(board: Board) -> None:
+    status, _, said = board.ask("put", DIGEST, str(len(CONTENT)), "0", stdin=CONTENT.upper())
+    assert (status, "arrived damaged" in said) == (76, True)
+    assert not list((board.base / "files").iterdir())
+
+
+@pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("kill -4 $$", 132), ("kill -9 $$", 137)])
+def test_a_program_ends_as_it_ends_and_nothing_is_added_to_what_it_says(board: Board, script: str, status: int) -> None:
+    process, said = board.hold()
+    run = said.split("\t")[1]
+    child = board.start("run", run, "sh", "-c", f"echo out; echo err >&2; {script}")
+    assert child.wait(30) == status
+    stdout, stderr = child.communicate()
+    assert stdout == "svitkit-begin\nout\n"
+    assert stderr == f"svitkit-begin\nerr\n\nsvitkit-end {status}\n"
+    process.communicate()
+
+
+def test_a_program_dies_with_its_connection(board: Board) -> None:
+    process, said = board.hold()
+    run = said.split("\t")[1]
+    child = board.start("run", run, "sleep", "1000.125")
+    wait_until(lambda: Path(run, "child").exists())
+    pid = Path(run, "child").read_text().strip()
+    _, stderr = child.communicate()
+    assert stderr.endswith("svitkit-end 137\n")
+    assert not Path("/proc", pid).exists()
+    process.communicate()
+
+
+def test_the_facts_are_lines_of_a_key_and_a_value(board: Board) -> None:
+    status, said, _ = board.ask("facts")
+    keys = [line.split("\t")[0] for line in said.splitlines()]
+    assert status == 0
+    assert {"architecture", "kernel", "libc", "page_size", "word_bits", "cores", "MemTotal", "free_kib"} <= set(keys)
