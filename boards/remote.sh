@@ -36,12 +36,21 @@ libc_version() {
   for file in /lib/ld-musl-*; do [ -e "$file" ] && echo musl; done
 }
 
+page_size() {
+  getconf PAGESIZE 2>/dev/null ||
+    sed -n 's/^KernelPageSize: *\([0-9]*\) kB$/\1/p' /proc/self/smaps | head -n 1 | { read -r kib && echo $((kib * 1024)); }
+}
+
+word_bits() { # of programs, by the fifth byte of one: a kernel of 64 bits may run a system of 32
+  case $(dd if=/proc/$$/exe bs=1 skip=4 count=1 2>/dev/null | od -An -tu1 | tr -d ' ') in 1) echo 32 ;; 2) echo 64 ;; esac
+}
+
 facts() {
   tell architecture "$(uname -m)"
   tell kernel "$(uname -r)"
   tell libc "$(libc_version | head -n 1)"
-  tell page_size "$(getconf PAGESIZE 2>/dev/null)"
-  tell word_bits "$(getconf LONG_BIT 2>/dev/null)"
+  tell page_size "$(page_size)"
+  tell word_bits "$(word_bits)"
   tell cores "$(nproc 2>/dev/null || grep -c '^processor' "$root/proc/cpuinfo")"
   tell sha256sum "$(command -v sha256sum)"
   [ -r "$root/proc/device-tree/model" ] && tell model "$(tr -d '\000' <"$root/proc/device-tree/model")"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from svitkit.boards.hosts import Host
-from tests.boards.ssh_server import Server, Wire, start_server
+from tests.boards.ssh_server import Server, Wire, start_dropbear, start_server
 
 
 @pytest.fixture(scope="session")
@@ -21,15 +21,6 @@ def server(shared_server: Server) -> Iterator[Server]:
     """A board as it was set up: what one test leaves there cannot help the next."""
     yield shared_server
     shared_server.reset()
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Server]:
-    """A board that the test may set up anew."""
-    (tmp_path / "sshd").mkdir()
-    started = start_server(tmp_path / "sshd")
-    yield started
-    started.stop()
 
 
 @pytest.fixture
@@ -57,3 +48,10 @@ def bundle(tmp_path: Path) -> Path:
     (folder / "empty").write_text("")
     (folder / "weights.bin").write_bytes(bytes(range(256)) * 4096)
     return folder
+
+
+@pytest.fixture
+def dropbear(tmp_path: Path) -> Iterator[Host]:
+    """A board with dropbear for its SSH server, as small images have: no sftp, another way to run commands."""
+    with start_dropbear(tmp_path) as host:
+        yield host

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -223,3 +224,35 @@ class Wire:
                 sink.sendall(got)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def start_dropbear(folder: Path) -> Iterator[Host]:
+    """Starts dropbear, which knows no home but that of /etc/passwd: it gets one in a mount namespace of its own."""
+    if shutil.which("dropbear") is None or os.getuid() != 0:
+        pytest.skip("dropbear is not installed (apt-get install dropbear-bin), or this user may not mount")
+    port, home, key = free_port(), folder / "home", folder / "key"
+    (home / ".ssh").mkdir(parents=True)
+    home.chmod(0o700)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    (home / ".ssh" / "authorized_keys").write_text(key.with_suffix(".pub").read_text())
+    subprocess.run(["dropbearkey", "-t", "ed25519", "-f", folder / "host"], check=True, capture_output=True)
+    shown = subprocess.run(["dropbearkey", "-y", "-f", folder / "host"], check=True, capture_output=True, text=True)
+    public = next(line for line in shown.stdout.splitlines() if line.startswith("ssh-ed25519"))
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {' '.join(public.split()[:2])}\n")
+    script = 'mount --bind "$1" ~ && exec dropbear -F -E -r "$2" -p "127.0.0.1:$3" -P "$4"'
+    words = ["sh", "-c", script, "sh", home, folder / "host", port, folder / "pid"]
+    process = subprocess.Popen(["unshare", "-m", *map(str, words)], stderr=subprocess.DEVNULL)
+    keys = {"identity": str(key), "known_hosts": str(folder / "known_hosts")}
+
+    def answers() -> bool:
+        if process.poll() is not None:
+            pytest.skip("this container mounts nothing")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    wait_until(answers, START_S)
+    yield Host(host="root@127.0.0.1", port=port, **keys)
+    process.terminate()
+    process.wait(10)

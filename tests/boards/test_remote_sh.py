@@ -13,7 +13,7 @@ import pytest
 from svitkit.boards.ssh_client import REMOTE
 from tests.boards.ssh_server import wait_until
 
-SHELLS = {"dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"], "sh": ["sh"]}
+SHELLS = {"sh": ["sh"], "dash": ["dash"], "bash": ["bash", "--posix"], "busybox": ["busybox", "sh"]}
 CONTENT = b"some content\n" * 100
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
@@ -55,11 +55,17 @@ class Board:
         return process, line.strip()
 
 
-@pytest.fixture(params=SHELLS)
-def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
-    if shutil.which(SHELLS[request.param][0]) is None:
+@pytest.fixture(params=["sh", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dash", "bash", "busybox"))])
+def board(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
+    program = shutil.which(SHELLS[request.param][0])
+    if program is None:
         pytest.skip(f"{request.param} is not installed")
-    return Board(tmp_path, SHELLS[request.param])
+    if request.param == "busybox":  # a small image has nothing else
+        applets = tmp_path / "applets"
+        applets.mkdir()
+        subprocess.run([program, "--install", "-s", applets], check=True)
+        monkeypatch.setenv("PATH", str(applets))
+    return Board(tmp_path, [program, *SHELLS[request.param][1:]])
 
 
 def test_one_holds_the_board_and_gives_it_back(board: Board) -> None:
@@ -170,6 +176,6 @@ def test_a_program_dies_with_its_connection(board: Board) -> None:
 
 def test_the_facts_are_lines_of_a_key_and_a_value(board: Board) -> None:
     status, said, _ = board.ask("facts")
-    keys = [line.split("\t")[0] for line in said.splitlines()]
-    assert status == 0
-    assert {"architecture", "kernel", "libc", "page_size", "word_bits", "cores", "MemTotal", "free_kib"} <= set(keys)
+    facts = dict(line.split("\t", 1) for line in said.splitlines())
+    assert (status, facts["page_size"], facts["word_bits"]) == (0, str(os.sysconf("SC_PAGESIZE")), "64")
+    assert {"architecture", "kernel", "libc", "cores", "MemTotal", "free_kib"} <= facts.keys()

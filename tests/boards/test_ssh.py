@@ -220,6 +220,20 @@ def test_a_file_with_a_name_of_two_lines_is_not_sent(host: Host, tmp_path: Path)
         board.push(tmp_path / "odd")
 
 
+@pytest.mark.slow
+def test_a_dropbear_image_without_sftp_works_too(dropbear: Host, bundle: Path, tmp_path: Path) -> None:
+    with open_ssh(dropbear) as board:
+        remote = board.push(bundle)
+        done = board.run([f"{remote}/program", f"{remote}/sub/a file"], 30)
+        assert (done.stdout, done.returncode) == ("content\n", 0)
+        assert board.run(["sh", "-c", "kill -4 $$"], 30).returncode == -4
+        with pytest.raises(RunError, match="did not end within"):
+            board.run(["sleep", "1000.25"], 0.5)
+        board.run(["cp", f"{remote}/weights.bin", "out.bin"], 30)
+        board.pull("out.bin", tmp_path / "out.bin")
+    assert (tmp_path / "out.bin").read_bytes() == (bundle / "weights.bin").read_bytes()
+
+
 def sleepers() -> list[Path]:
     """Processes that sleep for the odd time that only these tests sleep for."""
     found = []
