@@ -87,6 +87,7 @@ def evaluate_bundle(
     advance: Advance,
     host: str | None = None,
     wait_s: int = 0,
+    threads: int | None = None,
 ) -> Evaluation:
     """Measures a bundle on a board.
 
@@ -99,6 +100,7 @@ def evaluate_bundle(
         advance: told how far it is.
         host: ``[user@]address[:port]`` of a board that is reached by SSH; boards.toml says it if None.
         wait_s: how long to wait while somebody else uses the board.
+        threads: threads of an inference; the board's own number if None.
 
     Raises:
         SvitError: the bundle cannot run on the board, or the data do not fit.
@@ -124,6 +126,7 @@ def evaluate_bundle(
         warmup=0,
         repeat=1,
         min_time_s=0.0,
+        threads=threads,
         progress=advance,
     )
     if record.accuracy is None:

@@ -27,6 +27,7 @@ from svitkit.cli.options import (
     Resume,
     Settings,
     Sweep,
+    Threads,
     Timesteps,
     Wait,
     Weights,
@@ -87,6 +88,7 @@ def evaluate(
     ] = None,
     host: Host = None,
     wait: Wait = 0,
+    threads: Threads = None,
     weights: Weights = None,
     arguments: Arguments = None,
     timesteps: Timesteps = None,
@@ -105,7 +107,17 @@ def evaluate(
             )
         with progress() as advance:
             if kind == "bundle":
-                found = evaluate_bundle(path, board, data, split, limit=limit, advance=advance, host=host, wait_s=wait)
+                found = evaluate_bundle(
+                    path,
+                    board,
+                    data,
+                    split,
+                    limit=limit,
+                    advance=advance,
+                    host=host,
+                    wait_s=wait,
+                    threads=threads,
+                )
             elif kind == "onnx":
                 found = evaluate_onnx(path, data, split, limit=limit, advance=advance)
             else:
