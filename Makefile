@@ -10,7 +10,7 @@ SYSROOT := /usr/aarch64-linux-gnu/lib/libc.so.6
 .PHONY: setup demo test test-slow check check-wheel constraints clean
 .DELETE_ON_ERROR:
 
-setup: .venv/.installed .venv/.emulator
+setup: .venv/.installed .venv/.emulator .venv/.sshd
 
 .venv/.installed: pyproject.toml constraints.txt svitkit/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -21,8 +21,13 @@ setup: .venv/.installed .venv/.emulator
 	@touch $@
 
 # Emulated boards need qemu and the C library of arm64. Without them everything else still works.
-.venv/.emulator: scripts/install_emulator | .venv/.installed
+.venv/.emulator: scripts/install_emulator scripts/install_packages | .venv/.installed
 	@scripts/install_emulator
+	@touch $@
+
+# The tests of boards over SSH start an sshd of their own. Without it they are skipped.
+.venv/.sshd: scripts/install_sshd scripts/install_packages | .venv/.installed
+	@scripts/install_sshd
 	@touch $@
 
 # Exit 3 of deploy means: measured, but something disturbed the run; the table says what.

@@ -181,6 +181,7 @@ class SshSession:
             if lines and lines[-1].startswith("busy\t"):  # it answers, once a second
                 deadline = time.monotonic() + patience_s(self.host)
             if not select.select([self._process.stdout], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                self._process.kill()
                 raise no_answer(self.host)
             got = os.read(self._process.stdout.fileno(), 65536)
             if not got:
