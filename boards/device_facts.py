@@ -49,10 +49,10 @@ class DeviceFacts:
 
 
 def read_facts(text: str) -> DeviceFacts:
-    """Reads what ``remote.sh facts`` printed; lines that it does not know are passed over."""
+    """Reads what ``remote.sh facts`` printed; lines that it does not know, and control characters, are passed over."""
     values: dict[str, list[str]] = {}
     for line in text.splitlines():
-        key, tab, value = line.partition("\t")
+        key, tab, value = "".join(c for c in line if c.isprintable() or c == "\t").partition("\t")
         if tab and value.strip():
             values.setdefault(key.strip(), []).append(value.strip())
     first = {key: found[0] for key, found in values.items()}

@@ -211,7 +211,7 @@ guard() { # PROCESS: ends it when no line came for too long, and clears up if so
   trap - HUP INT TERM PIPE EXIT
   cd /
   deadline=0
-  while sleep 5; do
+  while sleep $((seconds / 12 + 1)); do
     clock
     { read -r deadline <"$lock/held/deadline"; } 2>/dev/null
     if [ ! "/proc/$1/cwd" -ef "$run" ]; then

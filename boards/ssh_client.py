@@ -105,7 +105,7 @@ def ask(host: Host, verb: str, *arguments: str) -> str:
 
 def patience_s(host: Host) -> float:
     """Returns the seconds to wait for a board's first words: ssh's own time-out comes first, and knows more."""
-    return host.connect_timeout_s + 2
+    return host.connect_timeout_s + 1
 
 
 def refusal(host: Host, status: int, stdout: str, stderr: str) -> SvitError:

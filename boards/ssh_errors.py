@@ -59,7 +59,8 @@ def cannot_work(host: Host, said: str) -> RunError:
 def in_use(host: Host, owner: str, since: str, left: str) -> str:
     """Says who uses a board; ``since`` and ``left`` are seconds as the board printed them."""
     start = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(since))) if since.isdecimal() else "unknown"
-    return f"{host.name} is in use by {owner} since {start} by the board's clock, for {left} s more unless renewed"
+    plain = "".join(letter for letter in owner if letter.isprintable())  # another user wrote it
+    return f"{host.name} is in use by {plain} since {start} by the board's clock, for {left} s more unless renewed"
 
 
 def taken_away(host: Host, lock_s: int) -> RunError:

@@ -49,7 +49,7 @@ CACHE_BYTES = 1 << 30
 SHORT_S = 60.0
 """Longest time for what the board does by itself: looking at files, making links."""
 BUSY, LOST_LOCK, KILLED = 75, 74, 137
-LAST_WORDS_S = 2.0
+LAST_WORDS_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

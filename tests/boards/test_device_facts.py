@@ -168,3 +168,7 @@ def test_a_newer_bundle_is_compared_with_the_library_of_the_device_and_not_with_
     check_device(facts_of("raspberry-pi-4"), load_board("raspberry-pi-4"), newer)
     with pytest.raises(ConfigError, match=r"it has glibc 2\.31, and programs need 2\.34"):
         check_device(facts_of("raspberry-pi-4", libc="2.31"), load_board("raspberry-pi-4"), newer)
+
+
+def test_a_name_cannot_steer_the_terminal() -> None:
+    assert read_facts("model\t\x1b[31mPi\x07 4\n").name == "[31mPi 4"

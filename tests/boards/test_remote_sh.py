@@ -109,7 +109,7 @@ def test_a_holder_that_hears_nothing_ends_by_itself(board: Board) -> None:
 
 
 def test_a_holder_that_is_killed_is_cleared_up_after(board: Board) -> None:
-    process, _ = board.hold()
+    process, _ = board.hold(seconds=11)
     process.kill()
     process.communicate()
     wait_until(lambda: not (board.lock / "held").exists() and not list((board.base / "runs").iterdir()))

@@ -21,7 +21,7 @@ from svitkit.errors import RunError
 
 asyncssh = pytest.importorskip("asyncssh", reason="asyncssh is not installed (pip install asyncssh)")
 # asyncssh leaves this behind when a connection is aborted, which is what these tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'Queue.join' was never awaited")
+pytestmark = pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 Handler = Callable[[Any], Awaitable[None]]
 
 
@@ -74,10 +74,10 @@ def as_a_board(folder: Path, *, hangs_up_at: str) -> Handler:
         if f" {hangs_up_at} " in process.command:
             process.channel.get_connection().abort()
             return
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
-        child = await asyncio.create_subprocess_shell(process.command, env=environment, **pipes)
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        child = subprocess.Popen(process.command, shell=True, env=environment, bufsize=0, **pipes)
         await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-        process.exit(await child.wait())
+        process.exit(await asyncio.to_thread(child.wait))
 
     return handle
 
