@@ -6,7 +6,8 @@ import dataclasses
 import datetime
 import platform
 import tempfile
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import svitkit
@@ -113,6 +114,7 @@ def bench(
         open_transport(board, host=host, wait_s=wait_s) as transport,
         tempfile.TemporaryDirectory(prefix="svitkit-") as work,
     ):
+        board = as_started(board, transport.prefix)
         if transport.facts is not None:
             check_device(transport.facts, board, manifest, threads)
         runner = Runner(
@@ -137,6 +139,12 @@ def bench(
     costs = read_profile(timing.report, emulated=board.emulated) if profile else None
     prefix = transport.prefix or None
     return dataclasses.replace(record, accuracy=accuracy, firing_rates=rates, profile=costs, prefix=prefix)
+
+
+def as_started(board: Board, prefix: Sequence[str]) -> Board:
+    """Returns the board as an emulated one where an emulator stands before its programs: its times are no board's."""
+    emulator = bool(prefix) and PurePosixPath(prefix[0]).name.startswith("qemu-")
+    return dataclasses.replace(board, transport="qemu") if emulator else board
 
 
 def check_arguments(*, warmup: int, repeat: int, min_time_s: float, timeout_s: float) -> None:
@@ -199,7 +207,8 @@ def device_and_versions(board: Board, manifest: Manifest, facts: DeviceFacts | N
     versions = {"svitkit": svitkit.__version__, "tvm": manifest.tvm_version}
     if facts is not None:
         told = {"kernel": facts.kernel, "libc": facts.libc}
-        return facts.name, versions | {name: version for name, version in told.items() if version is not None}
+        device = f"an emulator on {facts.name}" if board.emulated else facts.name
+        return device, versions | {name: version for name, version in told.items() if version is not None}
     versions["kernel"] = platform.release()
     device = read_device_name() or platform.machine()
     if board.qemu_cpu is None:

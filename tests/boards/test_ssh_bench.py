@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -21,7 +20,7 @@ from svitkit.boards.transports import QEMU, SYSROOT, qemu_command
 from svitkit.cli.app import Session, app
 from svitkit.errors import ConfigError, RunError
 from svitkit.runtime.device_state import DeviceState
-from svitkit.runtime.measure import bench
+from svitkit.runtime.measure import as_started, bench
 from tests.boards.ssh_server import Server
 from tests.boards.test_device_facts import A53
 from tests.runtime.test_measure import images, write_bundle
@@ -72,6 +71,13 @@ def test_a_whole_measurement_over_ssh(rack: Board, server: Server, tmp_path: Pat
     assert record.versions["kernel"] == os.uname().release
     assert record.versions["libc"].startswith("2.")
     server.wait_until_clean()
+
+
+def test_an_emulator_before_the_program_makes_the_record_an_emulated_one() -> None:
+    pi = load_board("raspberry-pi-4")
+    assert as_started(pi, ("/usr/bin/qemu-aarch64-static", "-cpu", "cortex-a72")).emulated
+    assert not as_started(pi, ("taskset", "-c", "2-3")).emulated
+    assert not as_started(pi, ()).emulated
 
 
 def test_a_board_that_slows_down_makes_the_run_invalid(rack: Board, server: Server, tmp_path: Path) -> None:
@@ -138,11 +144,6 @@ def svitkit(tmp_path: Path) -> Svitkit:
     return run
 
 
-def judged(record: dict[str, Any]) -> None:
-    """Nothing speaks against a record but that other programs used this machine meanwhile."""
-    assert all(reason.startswith("unstable") for reason in record["reasons"]), record["reasons"]
-
-
 def test_doctor_shows_what_a_board_says_of_itself(pi: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(doctor, "_build_programs", dict)  # each takes a second to start
@@ -192,19 +193,18 @@ def test_an_aarch64_bundle_is_measured_over_ssh_end_to_end(
     assert svitkit("export", "digits-spikformer", "-o", "model.onnx").returncode == 0
     built = svitkit("build", "model.onnx", "--board", "raspberry-pi-4", "--data", "digits", "-o", "bundle")
     assert built.returncode == 0, built.stderr
-    done = svitkit("bench", "bundle", "--host", pi, "--threads", "1", "--limit", "40", "-o", "record.json", "--json")
-    assert done.returncode in (0, 3), done.stderr
+    done = svitkit("bench", "bundle", "--host", pi, "--limit", "40", "-o", "record.json", "--json")
+    assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)["record"]
-    judged(record)
+    assert record["valid"], record["reasons"]
     assert record["golden"]["match"]
     assert record["accuracy"]["percent"] > 90
-    assert (record["board"], record["device"], record["emulated"]) == ("raspberry-pi-4", MODEL, False)
+    assert (record["board"], record["device"]) == ("raspberry-pi-4", f"an emulator on {MODEL}")
     assert record["versions"]["kernel"] == "6.6.51+rpt-rpi-v8"
-    assert record["before"]["governor"] == "ondemand"
-    assert record["after"]["temperatures_celsius"] == {"cpu-thermal": 51.0}
     assert record["prefix"][1:3] == ["-cpu", "cortex-a72"]
+    assert record["emulated"], "the times of an emulator pass for those of a board"
     server.wait_until_clean()
-    evaluated = svitkit("evaluate", "bundle", "--host", pi, "--threads", "1", "--limit", "10", "--json")
+    evaluated = svitkit("evaluate", "bundle", "--host", pi, "--limit", "10", "--json")
     assert json.loads(evaluated.stdout)["evaluation"]["images"] == 10
     write_hosts(server, tmp_path / "config", "jetson-nano")
     wrong = svitkit("bench", "bundle", "--board", "jetson-nano", "--host", pi)
@@ -214,12 +214,12 @@ def test_an_aarch64_bundle_is_measured_over_ssh_end_to_end(
 @pytest.mark.slow
 def test_a_network_is_deployed_over_ssh(pi: str, server: Server, svitkit: Svitkit) -> None:
     done = svitkit(
-        *("deploy", "digits-spikformer", "--board", "raspberry-pi-4", "--host", pi, "--threads", "1"),
+        *("deploy", "digits-spikformer", "--board", "raspberry-pi-4", "--host", pi),
         *("--limit", "60", "-o", "out", "--json"),
     )
-    assert done.returncode in (0, 3), done.stderr
+    assert done.returncode == 0, done.stderr
     deployment = json.loads(done.stdout)
-    judged(deployment)
+    assert deployment["valid"], deployment["reasons"]
     assert deployment["golden_match"]
-    assert (deployment["board"], deployment["emulated"]) == ("raspberry-pi-4", False)
+    assert (deployment["board"], deployment["emulated"]) == ("raspberry-pi-4", True)
     server.wait_until_clean()
