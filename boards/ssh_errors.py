@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import time
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ from svitkit.boards.hosts import Host
 from svitkit.errors import ConfigError, RunError, SvitError
 
 LOOK_TIMEOUT_S = 20
-CHECK = "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
 
 
 def explain_connection(host: Host, said: str, target: Sequence[str]) -> SvitError:
@@ -27,16 +27,17 @@ def explain_connection(host: Host, said: str, target: Sequence[str]) -> SvitErro
         return ConfigError(_changed_key(host, said))
     if "Host key verification failed" in said or "host key is known for" in said:
         return ConfigError(_unknown_key(host, target))
+    port = "" if host.port is None else f"-p {host.port} "
     if "Permission denied" in said or "Too many authentication failures" in said:
         return ConfigError(
             f"{host.name} does not let you in: svitkit logs in with a key only. Load yours with ssh-add, or name it as "
-            f"identity in boards.toml, and copy it to the board: ssh-copy-id {' '.join(target)}. ssh said: {words}"
+            f"identity in boards.toml, and copy it to the board: ssh-copy-id {port}{host.destination}. ssh: {words}"
         )
     if "Could not resolve hostname" in said:
         return ConfigError(f"there is no machine called {host.name}. Check the name, or give its number. ssh: {words}")
     return RunError(
         f"{host.name} cannot be reached: {words or 'ssh gave no reason'}. Check that the board is on and in the "
-        f"network, and that this works: ssh {' '.join(target)} true"
+        f"network, and that this works: ssh {shlex.join(target)} true"
     )
 
 
@@ -79,13 +80,21 @@ def connection_lost(host: Host, verb: str) -> RunError:
     )
 
 
+def _check(kind: str) -> str:
+    """Returns the command that shows the fingerprint of a host key on the board itself."""
+    name = kind.removeprefix("ssh-").partition("-")[0].lower()  # ssh-ed25519, ssh-rsa, ecdsa-sha2-nistp256
+    return f"ssh-keygen -lf /etc/ssh/ssh_host_{name}_key.pub"
+
+
 def _changed_key(host: Host, said: str) -> str:
     seen = re.search(r"SHA256:[A-Za-z0-9+/]+", said)
+    kind = re.search(r"fingerprint for the (\S+) key", said)
+    check = _check(kind[1] if kind else "ed25519")
     where = re.search(r"Offending \S+ key in (\S+):(\d+)", said)
     remove = f"sed -i {where[2]}d {where[1]}" if where else f"ssh-keygen -R {host.destination.rpartition('@')[2]}"
     return (
         f"the host key of {host.name} has changed: it now is {seen[0] if seen else 'another one'}. Somebody may stand "
-        f"between you and the board, so nothing was sent. If the board was set up anew, compare with what '{CHECK}' "
+        f"between you and the board, so nothing was sent. If the board was set up anew, compare with what '{check}' "
         f"prints on it; only if that is the same, forget the old key: {remove}"
     )
 
@@ -96,13 +105,14 @@ def _unknown_key(host: Host, target: Sequence[str]) -> str:
     address, port = settings.get("hostname", ""), settings.get("port", "22")
     line = "" if "proxyjump" in settings or "proxycommand" in settings else _scan(address, port)
     if not line:
-        return f"{start} Log in once by hand, compare the fingerprint it shows, and accept it: ssh {' '.join(target)}"
+        return f"{start} Log in once by hand, compare the fingerprint it shows, and accept it: ssh {shlex.join(target)}"
     name = settings.get("hostkeyalias") or line.split()[0]
     known = host.known_hosts or settings.get("userknownhostsfile", "~/.ssh/known_hosts").split()[0]
     kept = " ".join([name, *line.split()[1:]])
+    check = _check(line.split()[1])
     return (
-        f"{start} It shows {_fingerprint(line)}. Compare that with what '{CHECK}' prints on the board; only if it is "
-        f"the same, accept it: echo '{kept}' >> {known}"
+        f"{start} It shows {_fingerprint(line)}. Compare that with what '{check}' prints on the board; only if it is "
+        f"the same, accept it: echo '{kept}' >> {shlex.quote(known)}"
     )
 
 

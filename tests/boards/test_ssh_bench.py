@@ -69,7 +69,7 @@ def test_a_whole_measurement_over_ssh(rack: Board, server: Server, tmp_path: Pat
     wanted = DeviceState(governor="performance", temperatures_celsius={"cpu-thermal": 48.0})
     assert record.before == record.after == wanted
     assert record.versions["kernel"] == os.uname().release
-    assert record.versions["libc"].startswith("2.")
+    assert record.versions["glibc"].startswith("2.")
     server.wait_until_clean()
 
 
