@@ -82,14 +82,18 @@ clock() {
   up=${up%%.*}
 }
 
-read_lock() { # sets token pid booted since owner deadline
+is_number() { case $1 in '' | *[!0-9]* | ???????????*) return 1 ;; esac; }
+
+read_lock() { # sets token pid booted since owner deadline; any account may have written them
   token='' pid='' booted='' since='' owner='somebody' deadline=0
   for _ in 1 2 3 4 5; do
     [ -d "$lock/held" ] && [ ! -f "$lock/held/deadline" ] && sleep 1
   done
   { { read -r token && read -r pid && read -r booted && read -r since && read -r owner; } <"$lock/held/owner"
     read -r deadline <"$lock/held/deadline"; } 2>/dev/null
-  return 0
+  is_number "$pid" || pid=0
+  is_number "$deadline" || deadline=0
+  case $token in *[!A-Za-z0-9.]*) token='' ;; esac
 }
 
 is_stale() { # of another boot, of a process that is no more, or not renewed in time
@@ -113,8 +117,8 @@ renew_lock() {
 }
 
 take_lock() { # NAME
-  mkdir -p "$lock" && chmod 777 "$lock" 2>/dev/null
-  [ -w "$lock" ] || { echo "cannot write $lock" >&2; exit 73; }
+  mkdir "$lock" 2>/dev/null && chmod 777 "$lock" # every account takes it, and removes what is stale
+  [ -d "$lock" ] && [ ! -h "$lock" ] && [ -w "$lock" ] || { echo "$lock is no directory to write into" >&2; exit 73; }
   if ! (umask 0 && mkdir "$lock/held") 2>/dev/null; then
     read_lock
     is_stale && drop_lock "$token" && take_lock "$1"
@@ -136,9 +140,14 @@ unlock() { # yes if a lock that is in use goes too
   read_lock
   show_lock
   if is_stale; then drop_lock "$token" && printf 'stale\n'
-  elif [ "$1" = yes ]; then kill "$pid" 2>/dev/null; drop_lock "$token"; printf 'forced\n'
+  elif [ "$1" = yes ]; then
+    is_holder "$pid" && kill "$pid"
+    drop_lock "$token"
+    printf 'forced\n'
   fi
 }
+
+is_holder() { tr '\000' ' ' <"/proc/$1/cmdline" 2>/dev/null | grep -q 'remote[^ ]*\.sh .* hold '; }
 
 # --- a connection: it holds the lock and a directory as long as its stdin brings lines --------------------------------
 
@@ -213,7 +222,7 @@ guard() { # PROCESS: ends it when no line came for too long, and clears up if so
   deadline=0
   while sleep $((seconds / 12 + 1)); do
     clock
-    { read -r deadline <"$lock/held/deadline"; } 2>/dev/null
+    { read -r deadline <"$lock/held/deadline" && is_number "$deadline" || deadline=$up; } 2>/dev/null
     if [ ! "/proc/$1/cwd" -ef "$run" ]; then
       watch=''
       leave

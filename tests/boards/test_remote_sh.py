@@ -125,6 +125,27 @@ def test_a_holder_whose_lock_was_taken_leaves_with_its_own_status(board: Board) 
     process.communicate()
 
 
+@pytest.mark.parametrize("content", ["a[$(touch HACKED)]", "-1", "x", "", "99999999999999999999"])
+def test_what_another_account_writes_into_the_lock_is_never_run(board: Board, tmp_path: Path, content: str) -> None:
+    held = board.lock / "held"
+    held.mkdir(parents=True)
+    evil = content.replace("HACKED", str(tmp_path / "hacked"))
+    (held / "owner").write_text(f"../../x\n{evil}\nboot\n{evil}\nmallory\n")
+    (held / "deadline").write_text(f"{evil}\n")
+    status, _, _ = board.ask("unlock", "yes")
+    assert status == 0
+    assert not held.exists()
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_a_link_is_no_place_for_the_lock(board: Board, tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir(mode=0o700)
+    board.lock.symlink_to(tmp_path / "precious")
+    status, _, said = board.ask("hold", "ada", "0", "60", "1000")
+    assert (status, "is no directory to write into" in said) == (73, True)
+    assert (tmp_path / "precious").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_file_comes_in_pieces_is_checked_and_placed(board: Board) -> None:
     process, said = board.hold()
     run = said.split("\t")[1]
