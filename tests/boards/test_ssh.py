@@ -84,6 +84,7 @@ def test_a_file_that_was_damaged_on_the_board_is_sent_again(host: Host, server: 
         assert board.run(["cmp", f"{remote}/weights.bin", str(bundle / "weights.bin")], 30).returncode == 0
 
 
+@pytest.mark.slow
 def test_rubbish_in_a_part_is_noticed_and_the_file_sent_whole(host: Host, server: Server, bundle: Path) -> None:
     with open_ssh(host) as board:
         sent = board.push(bundle / "weights.bin")
@@ -196,6 +197,7 @@ def test_the_socket_of_a_connection_lies_in_a_directory_of_ours_alone(host: Host
     assert not socket.parent.exists()
 
 
+@pytest.mark.slow
 def test_the_files_used_longest_ago_make_room_for_new_ones(
     host: Host, server: Server, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

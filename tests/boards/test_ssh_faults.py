@@ -228,7 +228,9 @@ def test_a_second_client_can_wait_for_its_turn(host: Host, client: subprocess.Po
         assert board.run(["echo", "my turn"], 30).stdout == "my turn\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_client_that_is_ended_leaves_no_program_no_lock_and_no_file(
     server: Server, client: subprocess.Popen[bytes], number: signal.Signals
 ) -> None:
@@ -313,6 +315,7 @@ def test_unlock_removes_what_a_dead_holder_has_left(host: Host, server: Server) 
     assert not held.exists()
 
 
+@pytest.mark.slow
 def test_clean_removes_the_files_and_says_how_many_bytes(host: Host, server: Server, bundle: Path) -> None:
     with open_ssh(host) as board:
         board.push(bundle)
