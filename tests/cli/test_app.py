@@ -11,7 +11,7 @@ import svitkit as package
 from svitkit.cli import app as program
 from svitkit.errors import ConfigError
 
-VERBS = ("models", "boards", "doctor", "inspect", "train", "evaluate", "compress", "export", "build", "bench", "deploy")
+VERBS = ("models", "doctor", "inspect", "train", "evaluate", "compress", "export", "build", "bench", "deploy", "boards")
 HEAVY = ("torch", "tvm", "onnx", "onnxruntime", "sklearn", "spikingjelly", "scipy")
 
 
