@@ -26,7 +26,8 @@ import torch
 import typer
 
 from svitkit.compress.options import WorkOptions
-from svitkit.compress.pipeline import CompressResult, compress_model
+from svitkit.compress.pipeline import compress_model
+from svitkit.compress.run import CompressResult
 from svitkit.data.dataset import Dataset
 from svitkit.data.load import load_data
 from svitkit.errors import SvitError

@@ -21,9 +21,10 @@ from svitkit.compress.bit_pipeline import prepare_search
 from svitkit.compress.evaluate import Batch, accuracy, data_sha256, load_batches
 from svitkit.compress.journal import JOURNAL_NAME, Journal, Subject
 from svitkit.compress.options import BEAM, GREEDY, WorkOptions, configure
-from svitkit.compress.pipeline import ORDER_SEED, VALIDATION_BATCH, compress_model
+from svitkit.compress.pipeline import compress_model
 from svitkit.compress.quantize import CalibratedRounding, QuantizedNetwork, uniform_bits
 from svitkit.compress.report_bits import BitsReport, describe_search
+from svitkit.compress.run import ORDER_SEED, VALIDATION_BATCH
 from svitkit.errors import unknown_name
 from svitkit.manifest import to_json
 from svitkit.models.checkpoint import Checkpoint, checkpoint_sha256

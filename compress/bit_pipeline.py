@@ -1,8 +1,8 @@
-"""The search for bits with everything that it needs: calibration, candidates, and the gate's images."""
+"""Fewer bits, from a network to the smaller checkpoint: rounded all alike, or searched for with all that this needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,13 +10,21 @@ import torch
 
 from svitkit.compress.aq4svit import AQ4SViTConfig, BitOutcome, BitSearch
 from svitkit.compress.bit_candidates import GATE, BitCandidates, DriftProbes, build, with_plan_membranes
-from svitkit.compress.evaluate import Batch, load_batches
-from svitkit.compress.executor import Evaluator, open_executor
+from svitkit.compress.evaluate import Batch, accuracy, load_batches
+from svitkit.compress.executor import Evaluator, LocalExecutor, open_executor
 from svitkit.compress.journal import Journal, Measurement
-from svitkit.compress.options import WorkOptions
-from svitkit.compress.quantize import CalibratedRounding, QuantizedNetwork, uniform_bits
+from svitkit.compress.options import INTEGER_METHODS, WorkOptions
+from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search
+from svitkit.compress.prune_pipeline import whole_search
+from svitkit.compress.qat import train_integers
+from svitkit.compress.quantize import CalibratedRounding, QuantizedNetwork, quantize_network, uniform_bits
+from svitkit.compress.report_bits import BitsReport, describe_search, reasons_of_search
+from svitkit.compress.report_layers import describe_layers, reasons_of_uniform
+from svitkit.compress.run import CompressionRun, CompressResult
+from svitkit.compress.zeros import zeros_of
 from svitkit.data.dataset import Dataset
 from svitkit.models.checkpoint import Checkpoint
+from svitkit.models.plan import PrunePlan
 from svitkit.models.run import example_input
 from svitkit.models.size import layer_parameters, quantized_bytes
 
@@ -115,3 +123,52 @@ def prepare_search(
             progress=progress,
         )
         yield PreparedSearch(search=search, layers=layers, rounding=rounding)
+
+
+def quantize(run: CompressionRun, config: PrimeSVTConfig, journal: Journal) -> CompressResult:
+    """Rounds every layer; nothing is searched for."""
+    run.progress("quantize", 0, 1)
+    spec, bits = run.checkpoint.spec, INTEGER_METHODS[run.options.method]
+    layers = uniform_bits(run.checkpoint.model, example_input(spec), bits)
+    small = quantize_network(run.checkpoint.model, layers, spec.normalization, static=spec.static_input)
+    small = run.candidates.repaired(small)
+    run.progress("quantize", 1, 1)
+    search = whole_search(run, config, run.evaluator(journal, LocalExecutor(run.candidates)), run.baseline(journal))
+    return _finish_integers(run, search, small, journal, reasons_of_uniform(small.weights, bits))
+
+
+def search_bits(run: CompressionRun, config: AQ4SViTConfig, journal: Journal) -> CompressResult:
+    """AQ4SViT: searches how many bits every layer gets, and trains the network if that is asked for."""
+    with prepare_search(
+        run.checkpoint,
+        run.data,
+        run.validation,
+        config,
+        journal=journal,
+        baseline=run.baseline(journal),
+        work=run.work,
+        progress=run.progress,
+    ) as prepared:
+        outcome = prepared.search.run(prepared.layers)
+    found = prepared.found(outcome)
+    small = found.network
+    if run.options.finetune_epochs:
+        small = found.with_membranes(train_integers(small, run.fit, zeros_of(run.checkpoint.model)))
+    reasons, bits = reasons_of_search(found.search, small.weights), describe_search(found.search, found.outcome)
+    return _finish_integers(run, found.search, small, journal, reasons, bits)
+
+
+def _finish_integers(
+    run: CompressionRun,
+    search: Search | BitSearch,
+    small: QuantizedNetwork,
+    journal: Journal,
+    reasons: Mapping[str, str],
+    bits: BitsReport | None = None,
+) -> CompressResult:
+    size = run.candidates.size(small.model, small.spec)
+    after = journal.measure("validation, final", lambda: (accuracy(small.model, run.validation), size))
+    outcome = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
+    layers = describe_layers(small.weights, reasons)
+    report = run.describe(search, outcome, journal, small.model, layers=layers, quantization=small.spec, bits=bits)
+    return run.write(small.model, PrunePlan(), report, small)

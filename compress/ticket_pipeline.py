@@ -1,4 +1,4 @@
-"""The search for a lottery ticket with everything that it needs: the recipe, the folder of rounds, and the images."""
+"""Lottery tickets, from a network to the smaller checkpoint: the recipe, the folder of rounds, and the images."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 from torch import nn
 
 from svitkit.compress.dead_channels import remove_dead_channels
-from svitkit.compress.evaluate import Batch, load_batches
+from svitkit.compress.evaluate import Batch, accuracy, load_batches
 from svitkit.compress.journal import Journal, Measurement
 from svitkit.compress.lottery import LotteryConfig, Ticket, TicketSearch, rewinding, training_recipe
+from svitkit.compress.primesvt import Outcome
 from svitkit.compress.report import REPORT_NAME, PruneReport
 from svitkit.compress.report_tickets import DeadChannels
 from svitkit.compress.rounds import ROUNDS_NAME, Rounds
+from svitkit.compress.run import CompressionRun, CompressResult
 from svitkit.data.dataset import Dataset
 from svitkit.manifest import from_json
 from svitkit.models.checkpoint import Checkpoint, load_checkpoint
@@ -97,3 +99,27 @@ def prepare_tickets(
         test=load_batches(data, "test", timesteps=checkpoint.spec.timesteps),
         size=size,
     )
+
+
+def draw_ticket(run: CompressionRun, config: LotteryConfig, journal: Journal) -> CompressResult:
+    """Lottery: trains ever sparser networks, and takes the sparsest within the limits."""
+    found = finished(run.out)
+    if found is not None:
+        return CompressResult(checkpoint=found[0], report=found[1], satisfied=found[1].satisfied)
+    search = prepare_tickets(
+        run.checkpoint,
+        run.data,
+        run.validation,
+        config,
+        folder=run.out,
+        journal=journal,
+        baseline=run.baseline(journal),
+        size=run.candidates.size,
+        progress=run.progress,
+    )
+    ticket = cleared(search.run(), run.data, timesteps=run.timesteps)
+    size = run.candidates.size(ticket.model)
+    after = journal.measure("validation, final", lambda: (accuracy(ticket.model, run.validation), size))
+    outcome = Outcome(plan=ticket.plan, measurement=after, satisfied=True, swept=(), reasons={})
+    report = run.describe(search, outcome, journal, ticket.model, tickets=ticket.report)
+    return run.write(ticket.model, ticket.plan, report)

@@ -1,4 +1,4 @@
-"""The search for tokens with everything that it needs: blocks, candidates, and the images they are measured on."""
+"""Fewer tokens, from a network to the smaller checkpoint: blocks, candidates, and the images they are measured on."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ from functools import cache
 import torch
 from torch import nn
 
-from svitkit.compress.evaluate import Batch, load_batches
+from svitkit.compress.directory import TRAINING_NAME
+from svitkit.compress.evaluate import Batch, accuracy, load_batches
 from svitkit.compress.executor import Evaluator, open_executor
 from svitkit.compress.journal import Journal, Measurement
 from svitkit.compress.options import WorkOptions
+from svitkit.compress.primesvt import Outcome
+from svitkit.compress.report_tokens import describe_tokens
+from svitkit.compress.run import CompressionRun, CompressResult
 from svitkit.compress.token_blocks import Block, find_blocks
 from svitkit.compress.token_candidates import PROBE, TokenCandidates, TokenProbes, build, operations
 from svitkit.compress.token_plan import TokenPlan
-from svitkit.compress.token_skip import SkipSearch, TokenSkipConfig
+from svitkit.compress.token_select import Selection, TokenSelectConfig, select_tokens, selection_plan
+from svitkit.compress.token_skip import SkipSearch, TokenOutcome, TokenSkipConfig
 from svitkit.data.dataset import Dataset
 from svitkit.models.checkpoint import Checkpoint
+from svitkit.models.plan import PrunePlan
 from svitkit.models.run import example_input
 
 LOOK_IMAGES = 8
@@ -83,3 +89,56 @@ def prepare_skipping(
             original_bytes=spec.original_parameter_bytes or baseline.parameter_bytes,
             progress=progress,
         )
+
+
+def skip_tokens(run: CompressionRun, config: TokenSkipConfig, journal: Journal) -> CompressResult:
+    """Lets blocks skip tokens, and trains the network if that is asked for."""
+    with prepare_skipping(
+        run.checkpoint,
+        run.data,
+        run.validation,
+        config,
+        journal=journal,
+        baseline=run.baseline(journal),
+        work=run.work,
+        progress=run.progress,
+    ) as search:
+        outcome = search.run()
+    model = build(run.checkpoint.model, outcome.plan)
+    if run.options.finetune_epochs:
+        run.fit(model)
+    return _finish_tokens(run, search, model, outcome.plan, journal, outcome)
+
+
+def train_selection(run: CompressionRun, config: TokenSelectConfig, journal: Journal) -> CompressResult:
+    """Trains the network together with what selects its tokens."""
+    plan = selection_plan(blocks_of(run.checkpoint, run.data), config, seed=run.options.seed)
+    baseline, original = run.baseline(journal), run.checkpoint.spec.original_parameter_bytes
+    model = select_tokens(
+        run.checkpoint,
+        run.data,
+        plan,
+        config,
+        seed=run.options.seed,
+        state=run.out / TRAINING_NAME,
+        progress=run.progress,
+    )
+    goal = Selection(config=config, baseline=baseline, original_bytes=original or baseline.parameter_bytes)
+    return _finish_tokens(run, goal, model, plan, journal)
+
+
+def _finish_tokens(
+    run: CompressionRun,
+    search: SkipSearch | Selection,
+    model: torch.nn.Module,
+    plan: TokenPlan,
+    journal: Journal,
+    outcome: TokenOutcome | None = None,
+) -> CompressResult:
+    size, example = run.candidates.size(model), example_input(run.checkpoint.spec)
+    after = journal.measure("validation, final", lambda: (accuracy(model, run.validation), size))
+    found = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
+    before = operations(run.checkpoint.model, example)
+    tokens = describe_tokens(plan, before, operations(model, example), outcome)
+    report = run.describe(search, found, journal, model, tokens=tokens)
+    return run.write(model, PrunePlan(), report, tokens=plan)

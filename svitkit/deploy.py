@@ -22,7 +22,7 @@ from svitkit.progress import Advance
 from svitkit.proven import build_proven, export_proven
 
 if TYPE_CHECKING:
-    from svitkit.compress.pipeline import CompressResult
+    from svitkit.compress.run import CompressResult
     from svitkit.data.dataset import Dataset
     from svitkit.manifest import Manifest
     from svitkit.models.checkpoint import Checkpoint

@@ -9,7 +9,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from benchmarks import bench_sweep
-from svitkit.compress.pipeline import CompressResult
+from svitkit.compress.run import CompressResult
 from svitkit.data import load_data
 from svitkit.models.checkpoint import save_checkpoint
 from tests.compress.networks import firing_checkpoint

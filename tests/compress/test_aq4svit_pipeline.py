@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from svitkit.compress.pipeline import CompressResult, compress_model
+from svitkit.compress.pipeline import compress_model
 from svitkit.compress.report import PruneReport
+from svitkit.compress.run import CompressResult
 from svitkit.data import Dataset
 from svitkit.errors import ConfigError
 from svitkit.manifest import from_json

@@ -9,7 +9,8 @@ import torch
 
 from svitkit.compress.balance import BalanceConfig
 from svitkit.compress.layer_costs import LayerCost, LayerCosts
-from svitkit.compress.pipeline import CompressResult, compress_model
+from svitkit.compress.pipeline import compress_model
+from svitkit.compress.run import CompressResult
 from svitkit.data.dataset import Dataset
 from svitkit.errors import ConfigError
 from svitkit.macs import count_macs

@@ -13,11 +13,12 @@ from torch import nn
 
 from svitkit.compress.lottery import LotteryConfig, rewinding, training_recipe
 from svitkit.compress.options import configure
-from svitkit.compress.pipeline import CompressResult, compress_model
+from svitkit.compress.pipeline import compress_model
 from svitkit.compress.report import PruneReport
 from svitkit.compress.report_table import report_table
 from svitkit.compress.report_tickets import DeadChannels
 from svitkit.compress.rounds import BEST_NAME, REWIND_NAME, ROUNDS_NAME, SETTLED_NAME, STATE_NAME, Rounds
+from svitkit.compress.run import CompressResult
 from svitkit.compress.zeros import smallest, sparsity, zeros_of
 from svitkit.data import Dataset
 from svitkit.errors import ConfigError

@@ -12,9 +12,10 @@ import torch
 
 from svitkit.compress import pipeline
 from svitkit.compress.options import WorkOptions
-from svitkit.compress.pipeline import CompressResult, compress_model
+from svitkit.compress.pipeline import compress_model
 from svitkit.compress.report import PruneReport
 from svitkit.compress.report_table import report_table
+from svitkit.compress.run import CompressResult
 from svitkit.data import Dataset
 from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.manifest import from_json

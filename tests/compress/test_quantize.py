@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from svitkit.compress.pipeline import CompressResult, compress_model
+from svitkit.compress.pipeline import compress_model
 from svitkit.compress.quantize import quantize_network, quantize_weight, uniform_bits
 from svitkit.compress.report import PruneReport
 from svitkit.compress.report_table import report_table
+from svitkit.compress.run import CompressResult
 from svitkit.data import Dataset
 from svitkit.errors import ConfigError, UnsupportedError
 from svitkit.manifest import Normalization, from_json

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from svitkit.compress.options import WorkOptions
-from svitkit.compress.pipeline import CompressResult, compress_model
+from svitkit.compress.pipeline import compress_model
+from svitkit.compress.run import CompressResult
 from svitkit.data import Dataset, load_data
 from svitkit.models.checkpoint import Checkpoint
 from tests.compress.networks import firing_checkpoint, own_labels

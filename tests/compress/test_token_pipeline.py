@@ -12,9 +12,10 @@ from spikingjelly.activation_based import functional
 from torch import nn
 
 from svitkit.compress.options import WorkOptions
-from svitkit.compress.pipeline import CompressResult, compress_model
+from svitkit.compress.pipeline import compress_model
 from svitkit.compress.report import PruneReport
 from svitkit.compress.report_table import report_table
+from svitkit.compress.run import CompressResult
 from svitkit.compress.token_blocks import find_blocks
 from svitkit.compress.token_candidates import build, operations
 from svitkit.compress.token_plan import TokenPlan
