@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from svitkit.compress import pipeline
+from svitkit.compress import run
 from svitkit.compress.options import WorkOptions
 from svitkit.compress.pipeline import compress_model
 from svitkit.compress.report import PruneReport
@@ -198,13 +198,13 @@ def test_the_test_split_is_measured_once_before_and_once_after(
     checkpoint: Checkpoint, digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    original = pipeline.load_batches
+    original = run.load_batches
 
     def watch(dataset: Dataset, split: str, **options: Any) -> Any:
         loaded.append(split)
         return original(dataset, split, **options)
 
-    monkeypatch.setattr(pipeline, "load_batches", watch)
+    monkeypatch.setattr(run, "load_batches", watch)
     compress_model(checkpoint, digits, tmp_path / "out", **{**LOOSE, "limit": 8})
     assert loaded.count("test") == 2
     assert (tmp_path / "out" / "search.jsonl").read_text().count('"test, ') == 2
