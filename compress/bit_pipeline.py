@@ -10,11 +10,11 @@ import torch
 
 from svitkit.compress.aq4svit import AQ4SViTConfig, BitOutcome, BitSearch
 from svitkit.compress.bit_candidates import GATE, BitCandidates, DriftProbes, build, with_plan_membranes
-from svitkit.compress.evaluate import Batch, accuracy, load_batches
+from svitkit.compress.evaluate import Batch, load_batches
 from svitkit.compress.executor import Evaluator, LocalExecutor, open_executor
 from svitkit.compress.journal import Journal, Measurement
 from svitkit.compress.options import INTEGER_METHODS, WorkOptions
-from svitkit.compress.primesvt import Outcome, PrimeSVTConfig, Search
+from svitkit.compress.primesvt import PrimeSVTConfig, Search
 from svitkit.compress.prune_pipeline import whole_search
 from svitkit.compress.qat import train_integers
 from svitkit.compress.quantize import CalibratedRounding, QuantizedNetwork, quantize_network, uniform_bits
@@ -166,9 +166,7 @@ def _finish_integers(
     reasons: Mapping[str, str],
     bits: BitsReport | None = None,
 ) -> CompressResult:
-    size = run.candidates.size(small.model, small.spec)
-    after = journal.measure("validation, final", lambda: (accuracy(small.model, run.validation), size))
-    outcome = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
+    outcome = run.outcome(small.model, journal, quantization=small.spec)
     layers = describe_layers(small.weights, reasons)
     report = run.describe(search, outcome, journal, small.model, layers=layers, quantization=small.spec, bits=bits)
     return run.write(small.model, PrunePlan(), report, small)

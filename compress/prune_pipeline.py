@@ -9,7 +9,7 @@ import torch
 
 from svitkit.compress.balance import BalanceConfig, BalanceSearch
 from svitkit.compress.calibrate import calibrate
-from svitkit.compress.evaluate import Candidates, accuracy, load_batches
+from svitkit.compress.evaluate import Candidates, load_batches
 from svitkit.compress.executor import Evaluator, Measures, open_executor
 from svitkit.compress.groups import FoundGroup, find_groups
 from svitkit.compress.importance import filter_norms
@@ -126,8 +126,6 @@ def _finish(
     model = run.candidates.build(outcome.plan)
     if run.options.finetune_epochs:
         run.fit(model)
-    size = run.candidates.size(model)
-    journal.measure("validation, final", lambda: (accuracy(model, run.validation), size))
     groups = describe_groups(found, outcome, run.options.config)
     return run.write(model, outcome.plan, run.describe(search, outcome, journal, model, groups=groups))
 

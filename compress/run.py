@@ -121,6 +121,28 @@ class CompressionRun:
             progress=self.progress,
         )
 
+    def final(
+        self, model: torch.nn.Module, journal: Journal, quantization: QuantizationSpec | None = None
+    ) -> Measurement:
+        """Measures what came out on the validation split, once a search."""
+
+        def compute() -> tuple[float, int]:
+            return accuracy(model, self.validation), self.candidates.size(model, quantization)
+
+        return journal.measure("validation, final", compute)
+
+    def outcome(
+        self,
+        model: torch.nn.Module,
+        journal: Journal,
+        *,
+        plan: PrunePlan | None = None,
+        quantization: QuantizationSpec | None = None,
+    ) -> Outcome:
+        """Returns the outcome of a method that has none of its own: the network as it is in the end."""
+        after = self.final(model, journal, quantization)
+        return Outcome(plan=plan or PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
+
     def describe(
         self,
         search: AnySearch,
@@ -136,8 +158,7 @@ class CompressionRun:
         tokens: TokensReport | None = None,
     ) -> PruneReport:
         """Measures what came out, and puts the report together (:func:`svitkit.compress.report.describe_outcome`)."""
-        size = self.candidates.size(model, quantization)
-        after = journal.measure("validation, final", lambda: (accuracy(model, self.validation), size))
+        after = self.final(model, journal, quantization)
         before_test = self._test(journal, "before", self.checkpoint.model, None)
         after_test = self._test(journal, "after", model, quantization)
         return describe_outcome(

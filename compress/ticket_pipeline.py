@@ -9,10 +9,9 @@ from pathlib import Path
 from torch import nn
 
 from svitkit.compress.dead_channels import remove_dead_channels
-from svitkit.compress.evaluate import Batch, accuracy, load_batches
+from svitkit.compress.evaluate import Batch, load_batches
 from svitkit.compress.journal import Journal, Measurement
 from svitkit.compress.lottery import LotteryConfig, Ticket, TicketSearch, rewinding, training_recipe
-from svitkit.compress.primesvt import Outcome
 from svitkit.compress.report import REPORT_NAME, PruneReport
 from svitkit.compress.report_tickets import DeadChannels
 from svitkit.compress.rounds import ROUNDS_NAME, Rounds
@@ -118,8 +117,6 @@ def draw_ticket(run: CompressionRun, config: LotteryConfig, journal: Journal) ->
         progress=run.progress,
     )
     ticket = cleared(search.run(), run.data, timesteps=run.timesteps)
-    size = run.candidates.size(ticket.model)
-    after = journal.measure("validation, final", lambda: (accuracy(ticket.model, run.validation), size))
-    outcome = Outcome(plan=ticket.plan, measurement=after, satisfied=True, swept=(), reasons={})
+    outcome = run.outcome(ticket.model, journal, plan=ticket.plan)
     report = run.describe(search, outcome, journal, ticket.model, tickets=ticket.report)
     return run.write(ticket.model, ticket.plan, report)

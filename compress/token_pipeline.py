@@ -10,11 +10,10 @@ import torch
 from torch import nn
 
 from svitkit.compress.directory import TRAINING_NAME
-from svitkit.compress.evaluate import Batch, accuracy, load_batches
+from svitkit.compress.evaluate import Batch, load_batches
 from svitkit.compress.executor import Evaluator, open_executor
 from svitkit.compress.journal import Journal, Measurement
 from svitkit.compress.options import WorkOptions
-from svitkit.compress.primesvt import Outcome
 from svitkit.compress.report_tokens import describe_tokens
 from svitkit.compress.run import CompressionRun, CompressResult
 from svitkit.compress.token_blocks import Block, find_blocks
@@ -135,10 +134,8 @@ def _finish_tokens(
     journal: Journal,
     outcome: TokenOutcome | None = None,
 ) -> CompressResult:
-    size, example = run.candidates.size(model), example_input(run.checkpoint.spec)
-    after = journal.measure("validation, final", lambda: (accuracy(model, run.validation), size))
-    found = Outcome(plan=PrunePlan(), measurement=after, satisfied=True, swept=(), reasons={})
+    example = example_input(run.checkpoint.spec)
     before = operations(run.checkpoint.model, example)
     tokens = describe_tokens(plan, before, operations(model, example), outcome)
-    report = run.describe(search, found, journal, model, tokens=tokens)
+    report = run.describe(search, run.outcome(model, journal), journal, model, tokens=tokens)
     return run.write(model, PrunePlan(), report, tokens=plan)
