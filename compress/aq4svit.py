@@ -24,16 +24,17 @@ settled here, and settable:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, replace
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass
 
 from svitkit.compress.allocate import Curve, path, rising
 from svitkit.compress.bits import WIDTHS, BitPlan, Part, blocks, set_bits, stages
+from svitkit.compress.executor import Evaluates
 from svitkit.compress.goal import Goal
 from svitkit.compress.journal import Measurement
 from svitkit.compress.margin import accuracy_floor
@@ -88,14 +89,6 @@ class AQ4SViTConfig:
         return in_order(widths, info.field_name or "bits", falling=True)
 
 
-class Evaluates(Protocol):
-    """Measures candidates, see :class:`svitkit.compress.executor.Evaluator`."""
-
-    def each(self, plans: Sequence[BitPlan], *, floor: float | None = None) -> Generator[Measurement, None, None]:
-        """Yields a measurement of every plan."""
-        ...
-
-
 @plain_dataclass(frozen=True, kw_only=True)
 class Tried:
     """A candidate that was looked at.
@@ -146,8 +139,8 @@ class BitSearch(Goal):
     """
 
     config: AQ4SViTConfig
-    evaluator: Evaluates
-    gauge: Evaluates
+    evaluator: Evaluates[BitPlan]
+    gauge: Evaluates[BitPlan]
     size: Callable[[BitPlan], int]
     images: int
     progress: Progress

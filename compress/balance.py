@@ -28,12 +28,13 @@ from pydantic.dataclasses import dataclass
 
 from svitkit.compress.allocate import Curve, Step, Widths, path, rising
 from svitkit.compress.eliminate import Elimination
+from svitkit.compress.executor import Evaluates
 from svitkit.compress.goal import Goal
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.journal import Measurement
 from svitkit.compress.layer_costs import PlanCosts, Spent
 from svitkit.compress.margin import accuracy_floor
-from svitkit.compress.primesvt import Candidate, Evaluates, Outcome, Progress, Swept, Trial
+from svitkit.compress.primesvt import Candidate, Outcome, Progress, Swept, Trial
 from svitkit.compress.settings import in_order
 from svitkit.manifest import STRICT
 from svitkit.models.plan import PrunedGroup, PrunePlan
@@ -103,9 +104,9 @@ class BalanceSearch(Goal):
     """
 
     config: BalanceConfig
-    evaluator: Evaluates
-    probes: Evaluates
-    contexts: Evaluates
+    evaluator: Evaluates[PrunePlan]
+    probes: Evaluates[PrunePlan]
+    contexts: Evaluates[PrunePlan]
     costs: PlanCosts
     images: int
     progress: Progress

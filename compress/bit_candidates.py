@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from svitkit.compress.bits import BitPlan
 from svitkit.compress.drift import DriftGauge
-from svitkit.compress.evaluate import Batch, count_right
+from svitkit.compress.evaluate import Batch, RightAnswers
 from svitkit.compress.journal import Measurement, plan_key
 from svitkit.compress.membranes import membrane_grids, with_membranes
 from svitkit.compress.quantize import CalibratedRounding, QuantizedNetwork
-from svitkit.compress.tally import Tally
 from svitkit.models.size import parameter_bytes
 
 GATE = "gate"
@@ -51,27 +49,19 @@ class BitCandidates:
             stops: whether an evaluation may end where the floor is missed.
             sparse: whether layers are stored without zeros where that is smaller.
         """
-        self._model, self._rounding, self._validation, self._stops = model, rounding, validation, stops
-        self._sparse = sparse
-        self._whole: torch.Tensor | None = None
+        self._rounding, self._example, self._sparse = rounding, validation[0][0][:, :1], sparse
+        self._answers = RightAnswers(model, validation, stops=stops)
 
     def measure(self, plan: BitPlan, *, floor: float | None = None) -> Measurement:
         """Measures a candidate; how far it is below ``floor`` percent need not be known."""
         small = build(self._rounding, plan)
-        floor = floor if self._stops else None
-        if floor is not None:
-            self.prepare()
-        tally = Tally(sum(len(y) for _, y in self._validation), floor, self._whole)
-        count_right(small.model, self._validation, tally)
-        example = self._validation[0][0][:, :1]
-        size = parameter_bytes(small.model, example, small.spec, sparse=self._sparse)
+        tally = self._answers.count(small.model, floor)
+        size = parameter_bytes(small.model, self._example, small.spec, sparse=self._sparse)
         return Measurement(key=plan_key(plan), accuracy=tally.accuracy(), parameter_bytes=size, stopped=tally.stopped())
 
     def prepare(self) -> None:
         """Finds out which images the whole network gets right."""
-        if self._whole is None and self._stops:
-            images = sum(len(y) for _, y in self._validation)
-            self._whole = count_right(self._model, self._validation, Tally(images, None, None))
+        self._answers.prepare()
 
 
 class DriftProbes:

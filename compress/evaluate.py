@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -80,19 +80,44 @@ def accuracy(model: nn.Module, prepared: list[Batch]) -> float:
     return 100.0 * correct / total
 
 
-def count_right(model: nn.Module, batches: Sequence[Batch], tally: Tally) -> torch.Tensor:
-    """Counts a network's right answers, as far as the tally needs them.
+class RightAnswers:
+    """Counts the right answers of networks on the validation split, beside those of the whole network."""
 
-    Returns:
-        (N,) bool, which of the images that were looked at are classified correctly.
-    """
-    answers = []
-    with shortcuts(model), torch.inference_mode():
-        for x, y in batches:
-            answers.append(forward_logits(model, x).argmax(1) == y)
-            if not tally.add(answers[-1]):
-                break
-    return torch.cat(answers)
+    def __init__(self, model: nn.Module, validation: list[Batch], *, stops: bool) -> None:
+        """Keeps what all counts share.
+
+        Args:
+            model: the whole network.
+            validation: batches on which decisions are made, in random order.
+            stops: whether a count may end where the floor is missed.
+        """
+        self._model, self._validation, self._stops = model, validation, stops
+        self._total = sum(len(y) for _, y in validation)
+        self._whole: torch.Tensor | None = None
+
+    def count(self, model: nn.Module, floor: float | None) -> Tally:
+        """Counts for a network; how far it is below ``floor`` percent need not be known."""
+        floor = floor if self._stops else None
+        if floor is not None:
+            self.prepare()
+        tally = Tally(self._total, floor, self._whole)
+        self._run(model, tally)
+        return tally
+
+    def prepare(self) -> None:
+        """Finds out which images the whole network gets right."""
+        if self._whole is None and self._stops:
+            self._whole = self._run(self._model, Tally(self._total, None, None))
+
+    def _run(self, model: nn.Module, tally: Tally) -> torch.Tensor:
+        """Counts as far as the tally needs it; returns (N,) bool, which of the images looked at are right."""
+        answers = []
+        with shortcuts(model), torch.inference_mode():
+            for x, y in self._validation:
+                answers.append(forward_logits(model, x).argmax(1) == y)
+                if not tally.add(answers[-1]):
+                    break
+        return torch.cat(answers)
 
 
 def limited(dataset: Dataset, limit: int | None) -> Dataset:

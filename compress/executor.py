@@ -84,6 +84,14 @@ class LocalExecutor(Generic[Plan]):
         """Holds nothing."""
 
 
+class Evaluates(Protocol[Plan_contra]):
+    """Measures candidates for a search, as :class:`Evaluator` does."""
+
+    def each(self, plans: Sequence[Plan_contra], *, floor: float | None = None) -> Generator[Measurement, None, None]:
+        """Yields measurements in order; below ``floor`` percent they may be bounds that are below it too."""
+        ...
+
+
 class Evaluator(Generic[Plan]):
     """Measures plans, each at most once: the search's view of journal and executor."""
 

@@ -32,16 +32,17 @@ The abstract leaves open, and this module assumes, each settable in :class:`Prim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, field_validator
 from pydantic.dataclasses import dataclass
 
+from svitkit.compress.executor import Evaluates
 from svitkit.compress.goal import Goal
 from svitkit.compress.groups import FoundGroup
 from svitkit.compress.importance import keep_strongest
@@ -53,13 +54,6 @@ from svitkit.models.plan import PrunedGroup, PrunePlan
 
 Progress = Callable[[str, int, int], None]
 Rate = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Evaluates(Protocol):
-    """Measures plans on the validation split, as :class:`svitkit.compress.executor.Evaluator` does."""
-
-    def each(self, plans: Sequence[PrunePlan], *, floor: float | None = None) -> Generator[Measurement, None, None]:
-        """Yields measurements in order; below ``floor`` percent they may be bounds that are below it too."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -200,7 +194,7 @@ class Search(Goal):
     """
 
     config: PrimeSVTConfig
-    evaluator: Evaluates
+    evaluator: Evaluates[PrunePlan]
     progress: Progress
 
     def run(self, groups: Sequence[tuple[FoundGroup, torch.Tensor]]) -> Outcome:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
-
 from svitkit.compress.dead_channels import remove_dead_channels
-from svitkit.compress.evaluate import Batch, load_batches
-from svitkit.compress.journal import Journal, Measurement
+from svitkit.compress.evaluate import load_batches
+from svitkit.compress.journal import Journal
 from svitkit.compress.lottery import LotteryConfig, Ticket, TicketSearch, rewinding, training_recipe
 from svitkit.compress.report import REPORT_NAME, PruneReport
 from svitkit.compress.report_tickets import DeadChannels
@@ -52,69 +49,33 @@ def cleared(ticket: Ticket, data: Dataset, *, timesteps: int) -> Ticket:
     return Ticket(model=removal.model, report=replace(ticket.report, dead=dead), plan=removal.plan)
 
 
-def prepare_tickets(
-    checkpoint: Checkpoint,
-    data: Dataset,
-    validation: list[Batch],
-    config: LotteryConfig,
-    *,
-    folder: Path,
-    journal: Journal,
-    baseline: Measurement,
-    size: Callable[[nn.Module], int],
-    progress: Callable[[str, int, int], None],
-) -> TicketSearch:
-    """Returns a search that can begin (:mod:`svitkit.compress.lottery`).
-
-    Args:
-        checkpoint: the network; it is not changed.
-        data: rounds are trained on its training split.
-        validation: batches on which decisions are made.
-        config: constraints and settings.
-        folder: the rounds lie in a folder inside, until the result is written.
-        journal: what was measured before, and is now.
-        baseline: the network as it is.
-        size: returns the bytes of a network's deployed parameters.
-        progress: told the stage, how much of it is done, and how much there is.
+def draw_ticket(run: CompressionRun, config: LotteryConfig, journal: Journal) -> CompressResult:
+    """Lottery: trains ever sparser networks, and takes the sparsest within the limits.
 
     Raises:
         ConfigError: how the network was trained is not known, or a setting does not fit it.
     """
-    options = training_recipe(checkpoint.spec, config)
-    return TicketSearch(
-        config=config,
-        baseline=baseline,
-        original_bytes=checkpoint.spec.original_parameter_bytes or baseline.parameter_bytes,
-        rounds=Rounds(
-            checkpoint.spec,
-            data,
-            folder / ROUNDS_NAME,
-            options=options,
-            rewind_epoch=rewinding(options, config),
-            progress=progress,
-        ),
-        journal=journal,
-        validation=validation,
-        test=load_batches(data, "test", timesteps=checkpoint.spec.timesteps),
-        size=size,
-    )
-
-
-def draw_ticket(run: CompressionRun, config: LotteryConfig, journal: Journal) -> CompressResult:
-    """Lottery: trains ever sparser networks, and takes the sparsest within the limits."""
     found = finished(run.out)
     if found is not None:
         return CompressResult(checkpoint=found[0], report=found[1], satisfied=found[1].satisfied)
-    search = prepare_tickets(
-        run.checkpoint,
-        run.data,
-        run.validation,
-        config,
-        folder=run.out,
+    spec, baseline = run.checkpoint.spec, run.baseline(journal)
+    options = training_recipe(spec, config)
+    search = TicketSearch(
+        config=config,
+        baseline=baseline,
+        original_bytes=spec.original_parameter_bytes or baseline.parameter_bytes,
+        rounds=Rounds(
+            spec,
+            run.data,
+            run.out / ROUNDS_NAME,
+            options=options,
+            rewind_epoch=rewinding(options, config),
+            progress=run.progress,
+        ),
         journal=journal,
-        baseline=run.baseline(journal),
+        validation=run.validation,
+        test=load_batches(run.data, "test", timesteps=run.timesteps),
         size=run.candidates.size,
-        progress=run.progress,
     )
     ticket = cleared(search.run(), run.data, timesteps=run.timesteps)
     outcome = run.outcome(ticket.model, journal, plan=ticket.plan)

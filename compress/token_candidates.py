@@ -9,10 +9,9 @@ from spikingjelly.activation_based import functional
 from torch import nn
 
 from svitkit.compress.divergence import Reference
-from svitkit.compress.evaluate import Batch, count_right
+from svitkit.compress.evaluate import Batch, RightAnswers
 from svitkit.compress.journal import Measurement, plan_key
 from svitkit.compress.layer_costs import macs_costs
-from svitkit.compress.tally import Tally
 from svitkit.compress.token_plan import TokenPlan
 from svitkit.models.tokens import reduce_tokens
 
@@ -49,28 +48,19 @@ class TokenCandidates:
             size: bytes of the deployed parameters, the same for all.
             stops: whether an evaluation may end where the floor is missed.
         """
-        self._model, self._validation, self._size, self._stops = model, validation, size, stops
-        self._whole: torch.Tensor | None = None
+        self._model, self._size = model, size
+        self._answers = RightAnswers(model, validation, stops=stops)
 
     def measure(self, plan: TokenPlan, *, floor: float | None = None) -> Measurement:
         """Measures a candidate; how far it is below ``floor`` percent need not be known."""
-        floor = floor if self._stops else None
-        if floor is not None:
-            self.prepare()
-        tally = Tally(self._images, floor, self._whole)
-        count_right(build(self._model, plan), self._validation, tally)
+        tally = self._answers.count(build(self._model, plan), floor)
         return Measurement(
             key=plan_key(plan), accuracy=tally.accuracy(), parameter_bytes=self._size, stopped=tally.stopped()
         )
 
     def prepare(self) -> None:
         """Finds out which images the whole network gets right."""
-        if self._whole is None and self._stops:
-            self._whole = count_right(self._model, self._validation, Tally(self._images, None, None))
-
-    @property
-    def _images(self) -> int:
-        return sum(len(y) for _, y in self._validation)
+        self._answers.prepare()
 
 
 class TokenProbes:

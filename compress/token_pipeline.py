@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import nn
 
 from svitkit.compress.directory import TRAINING_NAME
-from svitkit.compress.evaluate import Batch, load_batches
+from svitkit.compress.evaluate import load_batches
 from svitkit.compress.executor import Evaluator, open_executor
-from svitkit.compress.journal import Journal, Measurement
-from svitkit.compress.options import WorkOptions
+from svitkit.compress.journal import Journal
 from svitkit.compress.report_tokens import describe_tokens
 from svitkit.compress.run import CompressionRun, CompressResult
 from svitkit.compress.token_blocks import Block, find_blocks
@@ -46,62 +44,27 @@ def operations_of(model: nn.Module, example: torch.Tensor) -> Callable[[TokenPla
     return count
 
 
-@contextmanager
-def prepare_skipping(
-    checkpoint: Checkpoint,
-    data: Dataset,
-    validation: list[Batch],
-    config: TokenSkipConfig,
-    *,
-    journal: Journal,
-    baseline: Measurement,
-    work: WorkOptions,
-    progress: Callable[[str, int, int], None],
-) -> Iterator[SkipSearch]:
-    """Yields a search for the tokens that blocks may skip; its executors are closed in the end.
-
-    Args:
-        checkpoint: the network; it is not changed.
-        data: what it was trained on.
-        validation: batches on which decisions are made, in random order.
-        config: constraints and settings.
-        journal: what was measured before, and is now.
-        baseline: the network as it is.
-        work: how the search is done.
-        progress: told the stage, how much of it is done, and how much there is.
-    """
-    model, spec, size = checkpoint.model, checkpoint.spec, baseline.parameter_bytes
-    few = load_batches(data, "validation", timesteps=spec.timesteps, limit=config.probe_images)
-    candidates = TokenCandidates(model, validation, size=size, stops=work.sweep == "fast")
-    with (
-        open_executor(work, candidates) as evaluating,
-        open_executor(work, TokenProbes(model, few, size=size)) as probing,
-    ):
-        yield SkipSearch(
-            config=config,
-            blocks=blocks_of(checkpoint, data),
-            evaluator=Evaluator(journal, evaluating, exact=work.sweep == "plain"),
-            probes=Evaluator(journal, probing, stage=PROBE),
-            operations=operations_of(model, example_input(spec)),
-            baseline=baseline,
-            images=len(data.validation),
-            original_bytes=spec.original_parameter_bytes or baseline.parameter_bytes,
-            progress=progress,
-        )
-
-
 def skip_tokens(run: CompressionRun, config: TokenSkipConfig, journal: Journal) -> CompressResult:
     """Lets blocks skip tokens, and trains the network if that is asked for."""
-    with prepare_skipping(
-        run.checkpoint,
-        run.data,
-        run.validation,
-        config,
-        journal=journal,
-        baseline=run.baseline(journal),
-        work=run.work,
-        progress=run.progress,
-    ) as search:
+    network, spec, baseline = run.checkpoint.model, run.checkpoint.spec, run.baseline(journal)
+    size, exact = baseline.parameter_bytes, run.work.sweep == "plain"
+    few = load_batches(run.data, "validation", timesteps=spec.timesteps, limit=config.probe_images)
+    candidates = TokenCandidates(network, run.validation, size=size, stops=not exact)
+    with (
+        open_executor(run.work, candidates) as evaluating,
+        open_executor(run.work, TokenProbes(network, few, size=size)) as probing,
+    ):
+        search = SkipSearch(
+            config=config,
+            blocks=blocks_of(run.checkpoint, run.data),
+            evaluator=Evaluator(journal, evaluating, exact=exact),
+            probes=Evaluator(journal, probing, stage=PROBE),
+            operations=operations_of(network, example_input(spec)),
+            baseline=baseline,
+            images=len(run.data.validation),
+            original_bytes=spec.original_parameter_bytes or size,
+            progress=run.progress,
+        )
         outcome = search.run()
     model = build(run.checkpoint.model, outcome.plan)
     if run.options.finetune_epochs:

@@ -14,14 +14,14 @@ Divergence is measured on a few images of the validation split, accuracy on all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass as plain_dataclass
 from itertools import pairwise
-from typing import Protocol
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from svitkit.compress.executor import Evaluates
 from svitkit.compress.goal import Goal
 from svitkit.compress.journal import Measurement
 from svitkit.compress.margin import accuracy_floor
@@ -52,14 +52,6 @@ class TokenSkipConfig:
     steps: int = Field(default=8, ge=2)
     probe_images: int = Field(default=256, ge=1)
     margin: float = Field(default=1.0, ge=0)
-
-
-class Evaluates(Protocol):
-    """Measures candidates, see :class:`svitkit.compress.executor.Evaluator`."""
-
-    def each(self, plans: Sequence[TokenPlan], *, floor: float | None = None) -> Generator[Measurement, None, None]:
-        """Yields a measurement of every plan."""
-        ...
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -114,8 +106,8 @@ class SkipSearch(Goal):
 
     config: TokenSkipConfig
     blocks: tuple[Block, ...]
-    evaluator: Evaluates
-    probes: Evaluates
+    evaluator: Evaluates[TokenPlan]
+    probes: Evaluates[TokenPlan]
     operations: Callable[[TokenPlan], float]
     images: int
     progress: Progress
