@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from svitkit.boards.board import Board
 from svitkit.runtime.pipeline import Compiled
 from svitkit.runtime.program import to_text, weight_bytes
-from svitkit.runtime.runner_process import RunnerReport, check_end, parse_report
+from svitkit.runtime.runner_process import check_end
+from svitkit.runtime.runner_report import RunnerReport, parse_report
 from svitkit.runtime.toolchain import build_runner
 
 INPUTS = "inputs.bin"

@@ -3,7 +3,8 @@
 #     sh remote.sh BASE VERB [ARGUMENT...]
 #
 #     BASE/files/SHA256        what was uploaded; SHA256.part while it comes
-#     BASE/runs/NUMBER/        a connection: holder and child (process numbers), work/ (where programs run)
+#     BASE/runs/NUMBER/        a connection: holder and child (process numbers), work/ (where programs run), governor (the
+#                              governors before it)
 #     /tmp/svitkit-lock/held/  who uses the board, whatever the account: owner, deadline (seconds since boot)
 #
 # SVITKIT_LOCK: another place for the lock, where accounts do not share /tmp. SVITKIT_ROOT: where proc and sys are read.
@@ -63,9 +64,13 @@ facts() {
 
 free_kib() { df -Pk "$base" 2>/dev/null | { read -r _ && read -r _ _ _ free _ && printf '%s' "$free"; }; }
 
-look() { # PATTERN...: the first line of every file that a pattern names, as PATH<tab>LINE
+look() { # PATTERN...: the first line of every file that a pattern names, or that vcgencmd prints, as PATH<tab>LINE
   cd "$root/" || exit 1
   for pattern in "$@"; do
+    case $pattern in sys/vcgencmd/*)
+      tell "$pattern" "$(vcgencmd "${pattern##*/}" 2>/dev/null | head -n 1)"
+      continue ;;
+    esac
     for file in $pattern; do
       [ -r "$file" ] || continue
       line=
@@ -73,6 +78,20 @@ look() { # PATTERN...: the first line of every file that a pattern names, as PAT
       tell "$file" "$line"
     done
   done
+}
+
+governor() { # RUN NAME: of every core, until restore, or until the connection ends
+  for file in "$root"/sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do
+    [ -e "$file" ] || { echo "it has no cpufreq" >&2; exit 77; }
+    read -r old <"$file" && printf '%s %s\n' "$old" "$file" >>"$1/governor"
+    { printf '%s\n' "$2" >"$file"; } 2>/dev/null || { echo "$file may not be written, or has no such value" >&2; exit 77; }
+  done
+}
+
+restore() { # RUN: sets the governors that were there before
+  [ -f "$1/governor" ] || return 0
+  while read -r old file; do printf '%s\n' "$old" >"$file"; done <"$1/governor" 2>/dev/null
+  rm -f "$1/governor"
 }
 
 # --- the lock: a directory is made by one alone -----------------------------------------------------------------------
@@ -158,6 +177,7 @@ clear_run() { # DIRECTORY
   child=
   { read -r child <"$1/child"; } 2>/dev/null
   [ -n "$child" ] && is_child_of "$1" "$child" && kill -9 "$child"
+  restore "$1"
   for _ in 1 2 3; do rm -rf "$1" 2>/dev/null && return; sleep 1; done
 }
 

@@ -10,13 +10,14 @@ from pathlib import Path, PurePosixPath
 from subprocess import CompletedProcess
 
 from svitkit.boards.device_facts import DeviceFacts
+from svitkit.boards.governor import no_governor
 from svitkit.boards.hosts import Host
 from svitkit.boards.ssh_session import Answer, SshSession
 from svitkit.errors import ConfigError, RunError
 from svitkit.files import sha256, write_bytes
 
 FREE_MARGIN_BYTES = 1 << 20
-NO_SUCH_FILE, DAMAGED, NOT_EXECUTABLE, NOT_FOUND = 66, 76, 126, 127
+NO_SUCH_FILE, DAMAGED, NOT_ALLOWED, NOT_EXECUTABLE, NOT_FOUND = 66, 76, 77, 126, 127
 SIGNALLED = 128
 KIBIBYTE = 1024
 
@@ -112,6 +113,16 @@ class SshTransport:
         with tempfile.TemporaryDirectory(prefix="svitkit-") as folder:
             write_tree(Path(folder), answer.stdout.decode(errors="replace"))
             yield Path(folder)
+
+    @contextmanager
+    def governor(self, name: str) -> Iterator[None]:
+        """Sets the governor, see :meth:`svitkit.boards.transports.Transport.governor`; it goes back by itself."""
+        answer = self._session.call("governor", self._session.run_directory, name)
+        if answer.status == NOT_ALLOWED:
+            raise no_governor(name, self._host.name, _last_line(answer))
+        self._require(answer, "setting the governor")
+        yield
+        self._require(self._session.call("restore", self._session.run_directory), "setting the governor back")
 
     def _place(self, place: Sequence[str], names: str) -> tuple[str | None, dict[str, int], int | None]:
         """Returns where the files lie; else which are missing, with the bytes that are there, and the free bytes."""

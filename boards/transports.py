@@ -18,6 +18,7 @@ from typing import Protocol
 
 from svitkit.boards.board import Board
 from svitkit.boards.device_facts import DeviceFacts
+from svitkit.boards.governor import set_governor
 from svitkit.boards.hosts import host_of
 from svitkit.boards.ssh import open_ssh
 from svitkit.errors import ConfigError, RunError
@@ -70,6 +71,13 @@ class Transport(Protocol):
 
         Raises:
             RunError: the board does not answer.
+        """
+
+    def governor(self, name: str) -> AbstractContextManager[None]:
+        """Keeps the board's cores under a cpufreq governor as long as the block runs.
+
+        Raises:
+            ConfigError: the board has none of that name, or this user may not set it.
         """
 
 
@@ -139,6 +147,10 @@ class LocalTransport:
     def look(self, patterns: Sequence[str]) -> Iterator[Path]:
         """Gives this machine's root, see :meth:`Transport.look`."""
         yield Path("/")
+
+    def governor(self, name: str) -> AbstractContextManager[None]:
+        """Sets the governor of this machine, see :meth:`Transport.governor`."""
+        return set_governor(name)
 
 
 class QemuTransport(LocalTransport):

@@ -59,6 +59,7 @@ def _kernel_choice(chosen: Chosen) -> KernelChoice:
         layer=chosen.layer,
         kernel=chosen.kernel,
         reason=chosen.reason,
+        macs=chosen.macs,
         input_density=chosen.input_density,
         predicted_ns=chosen.predicted_ns,
     )

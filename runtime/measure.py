@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import platform
+import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import svitkit
 from svitkit.boards.board import Board
-from svitkit.boards.device_facts import DeviceFacts
-from svitkit.boards.preflight import check_bundle, check_device, missing_features
-from svitkit.boards.transports import Transport, open_transport, qemu_version
+from svitkit.boards.preflight import check_bundle, check_device
+from svitkit.boards.transports import Transport, open_transport
 from svitkit.errors import ConfigError
-from svitkit.files import sha256
-from svitkit.manifest import MANIFEST_NAME, Manifest, check_files, read_manifest
+from svitkit.manifest import check_files, read_manifest
+from svitkit.runtime.bench_options import BenchOptions
+from svitkit.runtime.clusters import CLUSTER_FILES, choose_cpus, read_clusters
 from svitkit.runtime.device_checks import (
     GOLDEN_INPUT,
     Progress,
@@ -25,16 +25,15 @@ from svitkit.runtime.device_checks import (
     check_golden,
     measure_accuracy,
 )
-from svitkit.runtime.device_state import (
-    STATE_FILES,
-    DeviceState,
-    read_device_name,
-    read_device_state,
-    throttling,
-)
+from svitkit.runtime.device_state import STATE_FILES, DeviceState, read_device_state
+from svitkit.runtime.energy import read_energy
+from svitkit.runtime.power_meter import METER_FILES, Meter, find_meter
 from svitkit.runtime.profile import read_profile
-from svitkit.runtime.record import BenchRecord, Golden, Memory, instabilities, summarize_latency
-from svitkit.runtime.runner_process import Runner, RunnerReport
+from svitkit.runtime.record import BenchRecord, ThreadsTried
+from svitkit.runtime.runner_process import InputFile, Runner
+from svitkit.runtime.streaming import read_stream
+from svitkit.runtime.sustained import SUSTAINED_FILES, read_sustained, sustained_sensors
+from svitkit.runtime.verdict import Timing, assemble, disturbances
 
 if TYPE_CHECKING:
     from svitkit.data.dataset import Dataset
@@ -42,42 +41,18 @@ if TYPE_CHECKING:
 # Under emulation the times mean nothing, so only as many are taken as the record needs to be complete.
 EMULATED_REPEAT = 10
 MAX_ATTEMPTS = 3
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How much is timed; see :func:`bench`."""
-
-    warmup: int
-    repeat: int
-    min_time_s: float
-    profile: bool = False
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Timing:
-    """The last timed run and the machine around it; ``before`` and ``after`` are None under emulation."""
-
-    report: RunnerReport
-    before: DeviceState | None
-    after: DeviceState | None
-    attempts: int
+# Of each number of threads that is tried: enough for a median that tells the numbers apart.
+TRIED = BenchOptions(warmup=5, warmup_s=0.5, repeat=20, min_time_s=0.3)
 
 
 def bench(
     bundle: Path,
     board: Board,
     *,
+    options: BenchOptions | None = None,
     host: str | None = None,
     wait_s: int = 0,
     dataset: Dataset | None = None,
-    limit: int = 360,
-    warmup: int = 5,
-    repeat: int = 50,
-    min_time_s: float = 1.0,
-    timeout_s: float = 600.0,
-    threads: int | None = None,
-    profile: bool = False,
     progress: Progress | None = None,
 ) -> BenchRecord:
     """Measures a bundle on a board.
@@ -85,24 +60,19 @@ def bench(
     Args:
         bundle: the bundle's directory.
         board: the board to run on.
+        options: what is measured, and for how long.
         host: ``[user@]address[:port]`` of a board that is reached by SSH; boards.toml says it if None.
         wait_s: how long to wait while somebody else uses the board.
         dataset: its test split is classified on the board; no accuracy if None.
-        limit: test images at most.
-        warmup: runs before the samples.
-        repeat: least number of samples; an emulated board takes at most 10.
-        min_time_s: least time that the samples add up to; not on an emulated board.
-        timeout_s: longest time for one run of the program on the board.
-        threads: threads that share the work of an inference; the board's own number if None.
-        profile: whether every kernel call is timed as well, in inferences that are no samples.
         progress: called with the stage's name and the share of it that is done (0..1).
 
     Raises:
-        ConfigError: the bundle cannot run on the board, the board cannot be reached, or the data do not fit.
+        ConfigError: the bundle cannot run on the board, the board cannot be reached or lacks what is asked for, or the
+            data do not fit.
         VerificationError: a file of the bundle is not what its manifest says, or logits are not finite.
         RunError: the board does not answer, or the program on it failed, died or took too long.
     """
-    check_arguments(warmup=warmup, repeat=repeat, min_time_s=min_time_s, timeout_s=timeout_s)
+    options = options or BenchOptions()
     manifest = read_manifest(bundle)
     check_bundle(manifest, board)
     check_files(bundle, manifest)
@@ -113,10 +83,19 @@ def bench(
     with (
         open_transport(board, host=host, wait_s=wait_s) as transport,
         tempfile.TemporaryDirectory(prefix="svitkit-") as work,
+        governor(transport, board, options.governor),
     ):
         board = as_started(board, transport.prefix)
+        threads = options.threads if isinstance(options.threads, int) else None
         if transport.facts is not None:
             check_device(transport.facts, board, manifest, threads)
+        meter = require_meter(transport, board) if options.energy_s else None
+        cpus = cpus_to_stay_on(transport, board, options.cpus)
+        if cpus and threads and threads > len(cpus):
+            raise ConfigError(
+                f"{threads} threads on {len(cpus)} cores ({', '.join(map(str, cpus))}) would wait for each other. "
+                "Name more cores with --cpus, or fewer threads."
+            )
         runner = Runner(
             transport=transport,
             bundle=transport.push(bundle),
@@ -124,21 +103,33 @@ def bench(
             timesteps=manifest.model.timesteps,
             classes=manifest.model.output.shape[-1],
             work=Path(work),
-            timeout_s=timeout_s,
-            threads=threads or board.threads,
+            timeout_s=options.timeout_s,
+            threads=threads or min(board.threads, len(cpus) or board.threads),
+            cpus=cpus,
         )
         notify("golden check", 0.0)
         golden, rates = check_golden(runner, bundle, manifest)
-        accuracy = None if dataset is None else measure_accuracy(runner, manifest.model, dataset, limit, notify)
+        accuracy = None if dataset is None else measure_accuracy(runner, manifest.model, dataset, options.limit, notify)
         notify("timing", 0.0)
-        limits = Limits(warmup=warmup, repeat=repeat, min_time_s=min_time_s, profile=profile)
-        timing = time_runs(runner, board, manifest, limits)
+        inputs = InputFile(path=f"{runner.bundle}/{GOLDEN_INPUT}", count=manifest.golden_count)
+        tried = None
+        if options.threads == "auto" and not board.emulated:
+            runner, tried = with_fastest_threads(runner, inputs, len(cpus) or board.threads)
+        timing = time_runs(runner, board, inputs, options)
+        further = measure_further(runner, board, inputs, options, meter, notify)
         notify("timing", 1.0)
     facts = transport.facts
-    record = assemble(bundle, board, manifest, timing, facts=facts, golden=golden, warmup=warmup, started_at=started_at)
-    costs = read_profile(timing.report, emulated=board.emulated) if profile else None
-    prefix = transport.prefix or None
-    return dataclasses.replace(record, accuracy=accuracy, firing_rates=rates, profile=costs, prefix=prefix)
+    record = assemble(bundle, board, manifest, timing, facts=facts, golden=golden, started_at=started_at)
+    return dataclasses.replace(
+        record,
+        accuracy=accuracy,
+        firing_rates=rates,
+        profile=read_profile(timing.report, emulated=board.emulated) if options.profile else None,
+        prefix=transport.prefix or None,
+        threads_tried=tried,
+        cpus=cpus or None,
+        **further,
+    )
 
 
 def as_started(board: Board, prefix: Sequence[str]) -> Board:
@@ -147,126 +138,95 @@ def as_started(board: Board, prefix: Sequence[str]) -> Board:
     return dataclasses.replace(board, transport="qemu") if emulator else board
 
 
-def check_arguments(*, warmup: int, repeat: int, min_time_s: float, timeout_s: float) -> None:
-    """Raises ConfigError for numbers with which nothing can be measured."""
-    if warmup < 0 or repeat < 1 or min_time_s < 0 or timeout_s <= 0:
+@contextmanager
+def governor(transport: Transport, board: Board, name: str | None) -> Iterator[None]:
+    """Keeps the board's cores under a cpufreq governor as long as the block runs, if one is asked for."""
+    if name is None:
+        yield
+        return
+    if board.emulated:
+        raise ConfigError(f"{board.name} is emulated: its clock is that of this machine. Leave --governor out.")
+    with transport.governor(name):
+        yield
+
+
+def cpus_to_stay_on(transport: Transport, board: Board, wanted: str | None) -> tuple[int, ...]:
+    """Returns the cores that the program stays on; empty where the system, or the user's own prefix, chooses."""
+    if wanted is None and (board.emulated or transport.prefix):
+        return ()
+    with transport.look(CLUSTER_FILES) as root:
+        return choose_cpus(wanted, read_clusters(root))
+
+
+def require_meter(transport: Transport, board: Board) -> Meter:
+    """Returns the board's sensor of power.
+
+    Raises:
+        ConfigError: there is none that may be read, or the board is emulated.
+    """
+    if board.emulated:
+        raise ConfigError(f"{board.name} is emulated: the energy it takes is no board's. Leave --energy out.")
+    with transport.look(METER_FILES) as root:
+        meter = find_meter(root)
+    if meter is None:
         raise ConfigError(
-            f"warmup={warmup}, repeat={repeat}, min_time_s={min_time_s:g}, timeout_s={timeout_s:g}: "
-            "wanted warmup >= 0, repeat >= 1, min_time_s >= 0 and timeout_s > 0."
+            f"{board.name} has no sensor of power that this user may read (looked for: INA3221, the PMIC of a "
+            "Raspberry Pi 5, RAPL, which root alone may read). Leave --energy out, or measure at the plug."
         )
+    return meter
 
 
-def time_runs(runner: Runner, board: Board, manifest: Manifest, limits: Limits) -> Timing:
+def with_fastest_threads(runner: Runner, inputs: InputFile, most: int) -> tuple[Runner, tuple[ThreadsTried, ...]]:
+    """Tries 1, 2, 4 and so on up to ``most`` threads, and returns the runner with the fastest number of them."""
+    numbers = sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
+    runners = [dataclasses.replace(runner, threads=number) for number in numbers]
+    medians = [statistics.median(each.time(inputs, TRIED).samples_ns) for each in runners]
+    tried = tuple(
+        ThreadsTried(threads=each.threads, p50_ms=median / 1e6) for each, median in zip(runners, medians, strict=True)
+    )
+    return runners[medians.index(min(medians))], tried
+
+
+def time_runs(runner: Runner, board: Board, inputs: InputFile, options: BenchOptions) -> Timing:
     """Times the bundle on its golden inputs, and looks at the machine before and after.
 
     A run that was disturbed is repeated, at most twice. Under emulation there is one short run.
     """
-    inputs, count = f"{runner.bundle}/{GOLDEN_INPUT}", manifest.golden_count
     if board.emulated:
-        few = dataclasses.replace(limits, repeat=min(limits.repeat, EMULATED_REPEAT), min_time_s=0.0)
-        report = runner.time(inputs, count=count, **dataclasses.asdict(few))
-        return Timing(report=report, before=None, after=None, attempts=1)
+        repeat = min(options.repeat, EMULATED_REPEAT)
+        few = dataclasses.replace(options, repeat=repeat, min_time_s=0.0, warmup_s=0.0)
+        return Timing(report=runner.time(inputs, few), before=None, after=None, attempts=1)
     for attempt in range(1, MAX_ATTEMPTS + 1):
         before = look_at(runner.transport)
-        report = runner.time(inputs, count=count, **dataclasses.asdict(limits))
+        report = runner.time(inputs, options)
         timing = Timing(report=report, before=before, after=look_at(runner.transport), attempts=attempt)
-        if not disturbances(timing, count):
+        if not disturbances(timing, inputs.count):
             break
     return timing
+
+
+def measure_further(
+    runner: Runner, board: Board, inputs: InputFile, options: BenchOptions, meter: Meter | None, notify: Progress
+) -> dict[str, Any]:
+    """Measures what is asked for beside latency, each in a run of its own; returns it by the record's field."""
+    further: dict[str, Any] = {}
+    if options.frames:
+        notify("stream", 0.0)
+        frames = runner.stream(inputs, options.frames, options.fps)
+        further["stream"] = read_stream(frames, deadline_ms=options.deadline_ms, emulated=board.emulated)
+    if meter is not None:
+        notify("energy", 0.0)
+        further["energy"] = read_energy(runner.measure_energy(inputs, options.energy_s, meter), meter)
+    if options.duration_s:
+        notify("sustained load", 0.0)
+        with runner.transport.look(SUSTAINED_FILES) as root:
+            sensors = () if board.emulated else sustained_sensors(root)
+        report = runner.sustain(inputs, options.duration_s, sensors)
+        further["sustained"] = read_sustained(report, sensors, emulated=board.emulated)
+    return further
 
 
 def look_at(transport: Transport) -> DeviceState:
     """Reads clocks and temperatures of the machine at the other end."""
     with transport.look(STATE_FILES) as root:
         return read_device_state(root)
-
-
-def disturbances(timing: Timing, inputs: int) -> list[str]:
-    """Returns the reasons not to believe the times: a machine that was slowed down, or samples that do not repeat."""
-    states = [state for state in (timing.before, timing.after) if state is not None]
-    slowed = dict.fromkeys(reason for state in states for reason in throttling(state))
-    return [*(f"throttled: {reason}" for reason in slowed), *instabilities(timing.report.samples_ns, inputs=inputs)]
-
-
-def objections(board: Board, manifest: Manifest, timing: Timing, golden: Golden) -> list[str]:
-    """Returns what speaks against a measurement; the times of an emulated one are not judged."""
-    reasons = []
-    if not golden.match:
-        reasons.append(
-            f"golden outputs differ by {golden.max_abs_diff:.3g} (accepted: {golden.tolerance:.3g}), "
-            f"{golden.argmax_mismatches} of {golden.count} with another class"
-        )
-    missing = missing_features(manifest.required_features, timing.report.cpu_features)
-    if missing:
-        reasons.append(f"the program found no {', '.join(missing)} on the device, which its machine code may use")
-    return reasons if board.emulated else [*reasons, *disturbances(timing, manifest.golden_count)]
-
-
-def device_and_versions(board: Board, manifest: Manifest, facts: DeviceFacts | None) -> tuple[str, dict[str, str]]:
-    """Returns what really ran the program, and the versions of everything that took part."""
-    versions = {"svitkit": svitkit.__version__, "tvm": manifest.tvm_version}
-    if facts is not None:
-        told = {"kernel": facts.kernel, "glibc": facts.libc}
-        device = f"an emulator on {facts.name}" if board.emulated else facts.name
-        return device, versions | {name: version for name, version in told.items() if version is not None}
-    versions["kernel"] = platform.release()
-    device = read_device_name() or platform.machine()
-    if board.qemu_cpu is None:
-        return device, versions
-    versions["qemu"] = qemu_version()
-    return f"qemu-aarch64 -cpu {board.qemu_cpu} on {device}", versions
-
-
-def assemble(
-    bundle: Path,
-    board: Board,
-    manifest: Manifest,
-    timing: Timing,
-    *,
-    facts: DeviceFacts | None,
-    golden: Golden,
-    warmup: int,
-    started_at: str,
-) -> BenchRecord:
-    """Puts the record together."""
-    report = timing.report
-    device, versions = device_and_versions(board, manifest, facts)
-    reasons = objections(board, manifest, timing, golden)
-    return BenchRecord(
-        board=board.name,
-        built_for=manifest.board,
-        device=device,
-        emulated=board.emulated,
-        started_at=started_at,
-        versions=versions,
-        family=manifest.model.family,
-        mode=manifest.model.mode,
-        timesteps=manifest.model.timesteps,
-        target=manifest.target,
-        bundle_sha256=sha256(bundle / MANIFEST_NAME),
-        bundle_bytes=(bundle / MANIFEST_NAME).stat().st_size + sum(entry.size for entry in manifest.files.values()),
-        cpu_features=report.cpu_features,
-        threads=report.threads,
-        warmup=warmup,
-        attempts=timing.attempts,
-        load_ns=report.load_ns,
-        first_ns=report.first_ns,
-        samples_ns=report.samples_ns,
-        latency_ms=summarize_latency(report.samples_ns, emulated=board.emulated),
-        memory=Memory(
-            emulated=board.emulated,
-            weights_bytes=report.weights_bytes,
-            state_bytes=report.state_bytes,
-            workspace_bytes=report.workspace_bytes,
-            vm_hwm_bytes=report.vm_hwm_bytes,
-            pss_bytes=report.pss_bytes,
-            private_bytes=report.private_bytes,
-            floor_bytes=report.floor_bytes,
-            weights_resident_bytes=report.weights_resident_bytes,
-        ),
-        golden=golden,
-        before=timing.before,
-        after=timing.after,
-        valid=not reasons,
-        reasons=tuple(reasons),
-    )

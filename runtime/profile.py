@@ -7,7 +7,7 @@ from math import prod
 from pydantic.dataclasses import dataclass
 
 from svitkit.errors import RunError, VerificationError
-from svitkit.runtime.runner_process import RUNNER_NAME, STRICT, LayerTime, RunnerReport
+from svitkit.runtime.runner_report import RUNNER_NAME, STRICT, LayerTime, RunnerReport
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -69,6 +69,7 @@ class Chosen:
         reason: why this one.
         call: number of the call.
         weights: the graph's name of the node with the weights, that of the network's layer; None where there is none.
+        macs: dense multiply-accumulates of a layer with weights, padding included; None for other calls.
         input_density: share of its inputs that are not 0, None for real inputs.
         counts: its work, by the names of :mod:`svitkit.runtime.work_counts`; empty where nobody counts it.
         predicted_ns: its time by the cost model of the board, None where that has none.
@@ -79,6 +80,7 @@ class Chosen:
     reason: str
     call: int
     weights: str | None = None
+    macs: int | None = None
     input_density: float | None = None
     counts: Mapping[str, float] = field(default_factory=dict)
     predicted_ns: float | None = None

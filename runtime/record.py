@@ -6,51 +6,21 @@ the emulator on the machine it ran on: they carry ``emulated: true`` themselves,
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from svitkit.errors import ConfigError
 from svitkit.files import write_text
 from svitkit.manifest import from_json
 from svitkit.runtime.device_state import DeviceState
+from svitkit.runtime.energy import Energy
+from svitkit.runtime.latency import STRICT, Latency, Stability
 from svitkit.runtime.profile import Profile
-
-STRICT = ConfigDict(extra="forbid", strict=True)
-# Samples from which a tail percentile can be stated with 99 % confidence although one sample beyond it is an outlier.
-# Source: the early-stopping rule of MLPerf Inference's LoadGen (binomial bound); 662 is its min_query_count for p99.
-# The median describes the samples and makes no claim about a tail, so a handful is enough.
-MINIMUM_SAMPLES = {50: 5, 90: 64, 95: 130, 99: 662}
-# A run is called unstable when the middle half of the samples spreads over more than this share of their median, or
-# when the medians of the first and the second half of the run differ by more than that share.
-SPREAD_LIMIT = 0.25
-DRIFT_LIMIT = 0.15
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class Latency:
-    """One inference of all time steps, batch 1, in milliseconds, input and output copies included.
-
-    Attributes:
-        emulated: the times are those of an emulator and say nothing about a board.
-        count: number of samples.
-        p50, p90, p95, p99: percentiles (nearest rank), absent where the samples are too few to support them.
-    """
-
-    emulated: bool
-    count: int
-    min: float
-    mean: float
-    max: float
-    p50: float | None = None
-    p90: float | None = None
-    p95: float | None = None
-    p99: float | None = None
+from svitkit.runtime.streaming import Stream
+from svitkit.runtime.sustained import Sustained
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -124,6 +94,35 @@ class Golden:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Operations:
+    """Operations of the layers with weights in one inference of all time steps, in the terms of NeuroBench.
+
+    Attributes:
+        dense: multiply-accumulates, padding included, as if every input were used.
+        effective_macs: of them, those of layers that read real values.
+        effective_acs: accumulates that spikes cause: dense operations times the share of inputs that are not 0, by
+            calibration at build time.
+    """
+
+    dense: int
+    effective_macs: int
+    effective_acs: float
+
+    @property
+    def synaptic(self) -> float:
+        """Effective synaptic operations."""
+        return self.effective_macs + self.effective_acs
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ThreadsTried:
+    """One number of threads that ``--threads auto`` tried, and the median latency with it."""
+
+    threads: int
+    p50_ms: float
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class BenchRecord:
     """One measurement of a bundle on a board.
 
@@ -141,12 +140,17 @@ class BenchRecord:
         cpu_features: CPU features that the running program found.
         prefix: arguments that the user put before the program, such as ``taskset -c 4-7``; absent without.
         threads: threads that shared the work of an inference.
-        warmup: runs before the samples.
+        threads_tried: what ``--threads auto`` compared.
+        cpus: cores that all threads stayed on; absent where the system chose.
+        warmup: inferences before the samples.
+        steady: whether their times no longer changed at the end; absent where nobody asked.
         attempts: timed runs until one was stable; the last one is recorded.
         load_ns, first_ns: loading the bundle and the first inference, which are no samples.
         samples_ns: every timed inference, in order.
+        operations: dense and synaptic ones; absent for bundles of older versions.
         firing_rates: spikes per neuron and time step (0..1) on the device, by layer.
-        profile: where the time goes, if it was asked for.
+        stability: how well the samples repeat; absent where they are few, or emulated.
+        profile, sustained, stream, energy: what else was asked for, measured after the samples.
         before, after: clocks and temperatures around the timed run; absent where emulated.
         valid: nothing speaks against the record; in an emulated one the times are not judged.
         reasons: what speaks against it.
@@ -168,7 +172,10 @@ class BenchRecord:
     cpu_features: tuple[str, ...]
     prefix: tuple[str, ...] | None = None
     threads: int
+    threads_tried: tuple[ThreadsTried, ...] | None = None
+    cpus: tuple[int, ...] | None = None
     warmup: int
+    steady: bool | None = None
     attempts: int
     load_ns: int
     first_ns: int
@@ -177,67 +184,17 @@ class BenchRecord:
     memory: Memory
     golden: Golden
     accuracy: Accuracy | None = None
+    operations: Operations | None = None
     firing_rates: dict[str, float] | None = None
+    stability: Stability | None = None
     profile: Profile | None = None
+    sustained: Sustained | None = None
+    stream: Stream | None = None
+    energy: Energy | None = None
     before: DeviceState | None = None
     after: DeviceState | None = None
     valid: bool
     reasons: tuple[str, ...]
-
-
-def summarize_latency(samples_ns: Sequence[int], *, emulated: bool) -> Latency:
-    """Summarizes samples, with only those percentiles that their number supports.
-
-    Args:
-        samples_ns: at least one duration in nanoseconds.
-        emulated: whether an emulator ran.
-    """
-    ordered = [sample / 1e6 for sample in sorted(samples_ns)]
-    supported = {p: percentile(ordered, p) for p, least in MINIMUM_SAMPLES.items() if len(ordered) >= least}
-    return Latency(
-        emulated=emulated,
-        count=len(ordered),
-        min=ordered[0],
-        mean=statistics.fmean(ordered),
-        max=ordered[-1],
-        p50=supported.get(50),
-        p90=supported.get(90),
-        p95=supported.get(95),
-        p99=supported.get(99),
-    )
-
-
-def percentile(ordered: Sequence[float], percent: int) -> float:
-    """Returns the nearest-rank percentile: the smallest sample that ``percent`` % of all samples do not exceed."""
-    return ordered[math.ceil(percent / 100 * len(ordered)) - 1]
-
-
-def instabilities(samples_ns: Sequence[int], *, inputs: int) -> list[str]:
-    """Returns what is wrong with samples as a measurement: too few, too widely spread, or drifting.
-
-    Args:
-        samples_ns: durations in the order they were taken.
-        inputs: number of inputs that were taken in turn. The time depends on an input's spikes, so the spread is that
-            among samples of the same input.
-    """
-    if len(samples_ns) < MINIMUM_SAMPLES[50]:
-        return [f"{len(samples_ns)} samples do not support a median; {MINIMUM_SAMPLES[50]} are wanted"]
-    reasons = []
-    spread = statistics.fmean(_spread(samples_ns[first::inputs]) for first in range(min(inputs, len(samples_ns))))
-    if spread > SPREAD_LIMIT:
-        reasons.append(f"unstable: the middle half of an input's samples spreads over {spread:.0%} of their median")
-    half = len(samples_ns) // 2
-    early, late = statistics.median(samples_ns[:half]), statistics.median(samples_ns[half:])
-    drift = (late - early) / early
-    if abs(drift) > DRIFT_LIMIT:
-        reasons.append(f"unstable: the second half of the samples is {drift:+.0%} from the first")
-    return reasons
-
-
-def _spread(samples_ns: Sequence[int]) -> float:
-    """Returns the interquartile range as a share of the median."""
-    ordered = sorted(samples_ns)
-    return (percentile(ordered, 75) - percentile(ordered, 25)) / percentile(ordered, 50)
 
 
 def record_json(record: BenchRecord) -> str:

@@ -49,7 +49,12 @@ def _rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
         ),
     )
     yield from _latency_rows(record)
+    yield from _further_rows(record)
     yield from _memory_rows(record)
+    if record.operations is not None:
+        counts = record.operations
+        share = f"{counts.synaptic / counts.dense:.1%} of {counts.dense / 1e6:.1f} M dense ones"
+        yield "synaptic operations", f"{counts.synaptic / 1e6:.2f} M, {share} (calibrated)"
     if record.firing_rates:
         rates = record.firing_rates.values()
         yield "firing rates", f"{min(rates):.1%} to {max(rates):.1%}, mean of the layers {sum(rates) / len(rates):.1%}"
@@ -63,8 +68,39 @@ def _latency_rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
     known = [f"{name} {value:.3f}" for name, value in percentiles.items() if value is not None]
     figures = ", ".join([*known, f"min {latency.min:.3f}", f"max {latency.max:.3f}"])
     threads = "1 thread" if record.threads == 1 else f"{record.threads} threads"
+    if record.cpus is not None:
+        threads += f" of {'core' if len(record.cpus) == 1 else 'cores'} {', '.join(map(str, record.cpus))}"
     yield f"latency, T={record.timesteps}", f"{figures} ms, {latency.count} samples on {threads}{mark}"
     yield "load, first inference", f"{record.load_ns / 1e6:.2f} ms, {record.first_ns / 1e6:.2f} ms{mark}"
+    if record.stability is not None:
+        steady = {True: "steady", False: "NOT steady", None: ""}[record.steady]
+        warm_up = f" ({steady})" if steady else ""
+        figures = f"spread {record.stability.spread:.1%}, drift {record.stability.drift:+.1%}"
+        yield "stability", f"{figures}, after {record.warmup} inferences{warm_up}"
+    if record.threads_tried is not None:
+        tried = (f"{each.threads}: {each.p50_ms:.3f} ms" for each in record.threads_tried)
+        yield "threads tried", ", ".join(tried)
+
+
+def _further_rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
+    mark = f" ({NOT_A_BOARD})" if record.emulated else ""
+    if record.stream is not None:
+        stream = record.stream
+        arrivals = "one after the other" if stream.fps is None else f"arriving at {stream.fps:g} fps"
+        late = "" if stream.misses is None else f", {stream.misses} later than {stream.deadline_ms:.3g} ms"
+        longest = f", longest {stream.latency_ms.max:.3f} ms"
+        yield "stream", f"{stream.frames} frames {arrivals}, {stream.fps_reached:.1f} fps done{late}{longest}{mark}"
+    if record.sustained is not None:
+        kept = record.sustained
+        ends = f"p50 {kept.first_ms:.3f} -> {kept.last_ms:.3f} ms ({kept.slowdown:+.1%})"
+        warm = [window.celsius for window in kept.windows if window.celsius is not None]
+        heat = f", {warm[0]:.0f} -> {max(warm):.0f} °C" if warm else ""
+        yield "sustained", f"{kept.duration_s:.0f} s, {kept.inferences} inferences, {ends}{heat}{mark}"
+    if record.energy is not None:
+        energy = record.energy
+        net = f"{energy.net_per_inference_mj:.3g} ± {energy.net_error_mj:.2g} mJ above idle"
+        yield "energy per inference", f"{net if energy.resolved else 'not distinguishable from idle'} ({energy.meter})"
+        yield "power", f"idle {energy.idle_w:.2f} W, running {energy.active_w:.2f} W: {energy.scope}"
 
 
 def _memory_rows(record: BenchRecord) -> Iterator[tuple[str, str]]:

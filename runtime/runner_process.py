@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
 
 from svitkit.boards.transports import Completed, Transport
 from svitkit.errors import RunError
+from svitkit.runtime.bench_options import BenchOptions
+from svitkit.runtime.power_meter import Meter
+from svitkit.runtime.runner_report import (
+    BUILD_AGAIN,
+    RUNNER_NAME,
+    EnergyReport,
+    RunnerReport,
+    StreamReport,
+    SustainedReport,
+    parse_report,
+)
 
-RUNNER_NAME = "svit-run"
+UNTIMED = ("--warmup", "0", "--repeat", "0")
+T = TypeVar("T")
 ADVICE = {
     signal.SIGILL: "the machine code uses instructions that this CPU lacks; build the bundle for this board",
     signal.SIGKILL: "the system killed it, usually for want of memory; prune further or close other programs",
@@ -25,68 +36,25 @@ ADVICE = {
 }
 
 
-STRICT = ConfigDict(extra="forbid", strict=True)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class LayerTime:
-    """One kernel call of the network, over the inferences of a profile.
+@dataclass(frozen=True, kw_only=True)
+class InputFile:
+    """A file of inputs on the board.
 
     Attributes:
-        layer: the layer's name in the trained network; of an operation without one, the graph's own name.
-        kernel: the function in the machine code.
-        p50_ns: median over the inferences; in step mode one inference is all its time steps.
-        total_ns: sum over the inferences.
-        calls: how often the function was called for this layer.
+        path: there.
+        count: inputs in it.
     """
 
-    layer: str
-    kernel: str
-    p50_ns: int
-    total_ns: int
-    calls: int
+    path: str
+    count: int
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """As the program takes it."""
+        return "--input", self.path, "--count", str(self.count)
 
 
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class RunnerReport:
-    """What ``svit-run`` prints.
-
-    Attributes:
-        load_ns: loading the bundle.
-        first_ns: the first inference.
-        samples_ns: the timed inferences, empty unless asked for.
-        vm_hwm_bytes, pss_bytes, private_bytes: memory of the process; None where the kernel does not tell.
-        floor_bytes: what a network of no size would take: libraries, machine code, one input and one output.
-        weights_resident_bytes: of the mapped weights, whole pages.
-        weights_bytes, state_bytes, workspace_bytes: the static memory plan.
-        cpu_features: CPU features by their names in /proc/cpuinfo, as the kernel told the program.
-        threads: threads that shared the work.
-        accuracy_samples: number of inputs that were run.
-        profile: cost of every kernel call in the order of execution, if it was asked for.
-        profile_overhead_ns: what the clock adds to every call of the profile.
-        profile_p50_ns: median of the profile's inferences as a whole.
-    """
-
-    load_ns: int
-    first_ns: int
-    samples_ns: tuple[int, ...]
-    vm_hwm_bytes: int | None = None
-    pss_bytes: int | None = None
-    private_bytes: int | None = None
-    floor_bytes: int | None = None
-    weights_resident_bytes: int | None = None
-    weights_bytes: int
-    state_bytes: int
-    workspace_bytes: int
-    cpu_features: tuple[str, ...]
-    threads: int
-    accuracy_samples: int | None = None
-    profile: tuple[LayerTime, ...] | None = None
-    profile_overhead_ns: float | None = None
-    profile_p50_ns: int | None = None
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Runner:
     """A bundle that lies on a board, ready to run.
 
@@ -97,8 +65,9 @@ class Runner:
         timesteps: T of one inference.
         classes: number of logits.
         work: a directory of this machine for inputs and outputs.
-        timeout_s: longest time for one run.
+        timeout_s: longest time for one run, beside the time that is asked for.
         threads: threads that share the work.
+        cpus: cores that they stay on; empty: the system chooses.
     """
 
     transport: Transport
@@ -109,6 +78,7 @@ class Runner:
     work: Path
     timeout_s: float
     threads: int = 1
+    cpus: tuple[int, ...] = ()
 
     def infer(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Runs the network on inputs, each from reset states.
@@ -134,43 +104,86 @@ class Runner:
         logits = self._infer(inputs, ["--spikes", "spikes.bin"])
         return logits, np.fromfile(self._pull("spikes.bin"), np.uint8)
 
-    def time(
-        self, inputs: str, *, count: int, warmup: int, repeat: int, min_time_s: float, profile: bool = False
-    ) -> RunnerReport:
+    def time(self, inputs: InputFile, options: BenchOptions) -> RunnerReport:
         """Times inferences.
 
         Args:
-            inputs: path on the board of a file with inputs.
-            count: inputs in that file; they are taken in turn.
-            warmup: runs before the samples.
-            repeat: least number of samples.
-            min_time_s: least time that the timed part takes.
-            profile: whether kernel calls are timed as well, in further inferences after the samples.
+            inputs: are taken in turn.
+            options: warm-up, number of samples, least time, and whether kernel calls are timed as well, in further
+                inferences after the samples.
 
         Raises:
             RunError: the program failed.
         """
-        limits = ["--warmup", str(warmup), "--repeat", str(repeat), "--min-time-s", f"{min_time_s:g}"]
-        wanted = ["--profile"] if profile else []
-        report = self._run(["--input", inputs, "--count", str(count), *limits, *wanted])
-        if len(report.samples_ns) < repeat:
+        limits = {
+            "--warmup": options.warmup,
+            "--warmup-s": options.warmup_s,
+            "--repeat": options.repeat,
+            "--min-time-s": options.min_time_s,
+        }
+        words = [*_words(limits), *(["--profile"] if options.profile else [])]
+        report = self._run([*inputs.words, *words], further_s=options.warmup_s + options.min_time_s)
+        if len(report.samples_ns) < options.repeat:
             raise RunError(
-                f"{RUNNER_NAME} took {len(report.samples_ns)} samples, wanted {repeat}. "
-                "Build the bundle again with this version of svitkit."
+                f"{RUNNER_NAME} took {len(report.samples_ns)} samples, wanted {options.repeat}. {BUILD_AGAIN}"
             )
         return report
+
+    def sustain(self, inputs: InputFile, duration_s: float, sensors: Sequence[str]) -> SustainedReport:
+        """Runs inferences without a break.
+
+        Args:
+            inputs: are taken in turn.
+            duration_s: for so long.
+            sensors: files on the board that are read between two windows.
+
+        Raises:
+            RunError: the program failed.
+        """
+        words = [*UNTIMED, *_words({"--sustain-s": duration_s}), *_repeated("--sensor", sensors)]
+        return _present(self._run([*inputs.words, *words], further_s=duration_s).sustained)
+
+    def stream(self, inputs: InputFile, frames: int, fps: float | None) -> StreamReport:
+        """Streams frames.
+
+        Args:
+            inputs: their frames come in turn, round and round.
+            frames: how many.
+            fps: arrivals per second; None: each comes when the last one is done.
+
+        Raises:
+            RunError: the program failed.
+        """
+        words = [*UNTIMED, *_words({"--frames": frames} | ({} if fps is None else {"--fps": fps}))]
+        return _present(self._run([*inputs.words, *words], further_s=0 if fps is None else frames / fps).stream)
+
+    def measure_energy(self, inputs: InputFile, seconds: float, meter: Meter) -> EnergyReport:
+        """Rests, runs inferences, and rests, while the power is read.
+
+        Args:
+            inputs: are taken in turn.
+            seconds: length of each of the three phases.
+            meter: what is read.
+
+        Raises:
+            RunError: the program failed.
+        """
+        limits = _words({"--energy-s": seconds, "--sensor-period-s": meter.period_s})
+        sensors = [*_repeated("--sensor", meter.files), *_repeated("--sensor-command", meter.commands)]
+        report = self._run([*inputs.words, *UNTIMED, *limits, *sensors], further_s=3 * seconds)
+        return _present(report.energy)
 
     def _infer(self, inputs: NDArray[np.float32], options: Sequence[str]) -> NDArray[np.float32]:
         local = self.work / "input.bin"
         local.write_bytes(np.ascontiguousarray(inputs, "<f4").tobytes())
         remote = self.transport.push(local)
-        untimed = ["--warmup", "0", "--repeat", "0"]
-        self._run(["--input", remote, "--count", str(len(inputs)), "--output", "output.bin", *untimed, *options])
+        shown = InputFile(path=remote, count=len(inputs))
+        self._run([*shown.words, "--output", "output.bin", *UNTIMED, *options])
         logits = np.fromfile(self._pull("output.bin"), "<f4")
         if logits.size != len(inputs) * self.classes:
             raise RunError(
                 f"{RUNNER_NAME} wrote {logits.size} logits for {len(inputs)} inputs of {self.classes} classes. "
-                "Build the bundle again with this version of svitkit."
+                f"{BUILD_AGAIN}"
             )
         return logits.reshape(len(inputs), self.classes)
 
@@ -178,13 +191,30 @@ class Runner:
         self.transport.pull(name, self.work / name)
         return self.work / name
 
-    def _run(self, arguments: Sequence[str]) -> RunnerReport:
+    def _run(self, arguments: Sequence[str], *, further_s: float = 0.0) -> RunnerReport:
         program = str(PurePosixPath(self.bundle) / RUNNER_NAME)
         mode = ["--mode", self.mode, *(["--timesteps", str(self.timesteps)] if self.mode == "step" else [])]
-        threads = ["--threads", str(self.threads)]
-        completed = self.transport.run([program, self.bundle, *mode, *threads, *arguments], self.timeout_s)
+        cores = ["--threads", str(self.threads)]
+        if self.cpus:
+            cores += ["--cpus", ",".join(str(cpu) for cpu in self.cpus)]
+        timeout_s = self.timeout_s + further_s
+        completed = self.transport.run([program, self.bundle, *mode, *cores, *arguments], timeout_s)
         check_end(completed)
         return parse_report(completed.stdout)
+
+
+def _words(options: Mapping[str, float]) -> list[str]:
+    return [word for name, value in options.items() for word in (name, f"{value:.9g}")]
+
+
+def _repeated(name: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (name, value)]
+
+
+def _present(phase: T | None) -> T:
+    if phase is None:
+        raise RunError(f"{RUNNER_NAME} did not report what it was asked for. {BUILD_AGAIN}")
+    return phase
 
 
 def check_end(completed: Completed) -> None:
@@ -200,20 +230,3 @@ def check_end(completed: Completed) -> None:
         advice = ADVICE.get(signal.Signals(number)) if known else None
         raise RunError(f"{RUNNER_NAME} was ended by {name}.{said}" + (f" ({name}: {advice}.)" if advice else ""))
     raise RunError(f"{RUNNER_NAME} failed with exit status {completed.returncode}.{said}")
-
-
-def parse_report(text: str) -> RunnerReport:
-    """Reads what ``svit-run`` printed.
-
-    Raises:
-        RunError: it is not the JSON object that this version of svitkit expects.
-    """
-    try:
-        return TypeAdapter(RunnerReport).validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the text"
-        raise RunError(
-            f"{RUNNER_NAME} printed {text.strip()[:80]!r}, which is not its report ({where}: {first['msg']}). "
-            "Build the bundle again with this version of svitkit."
-        ) from None

@@ -153,6 +153,7 @@ def deploy(
     Raises:
         SvitError: a stage failed; what the stages before it made stays.
     """
+    from svitkit.runtime.bench_options import BenchOptions
     from svitkit.runtime.measure import bench
     from svitkit.runtime.record import write_record
 
@@ -175,8 +176,7 @@ def deploy(
         host=options.host,
         wait_s=options.wait_s,
         dataset=dataset,
-        limit=images,
-        threads=options.threads,
+        options=BenchOptions(limit=images, threads=options.threads),
         progress=advance,
     )
     write_record(out / RECORD, record)

@@ -106,6 +106,7 @@ def evaluate_bundle(
         SvitError: the bundle cannot run on the board, or the data do not fit.
     """
     from svitkit.boards.board import load_board
+    from svitkit.runtime.bench_options import BenchOptions
     from svitkit.runtime.measure import bench
 
     if split != "test":
@@ -122,11 +123,7 @@ def evaluate_bundle(
         host=host,
         wait_s=wait_s,
         dataset=dataset,
-        limit=count,
-        warmup=0,
-        repeat=1,
-        min_time_s=0.0,
-        threads=threads,
+        options=BenchOptions(limit=count, warmup=0, warmup_s=0.0, repeat=1, min_time_s=0.0, threads=threads),
         progress=advance,
     )
     if record.accuracy is None:

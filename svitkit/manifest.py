@@ -129,6 +129,7 @@ class KernelChoice:
         layer: the layer's name in the exported network; for a list of events, the name of the value that it is of.
         kernel: the kernel's name.
         reason: why this one.
+        macs: multiply-accumulates of one run of the layer, computed densely, padding included; None without weights.
         input_density: share of its inputs that are not 0, by calibration (0..1); None for real inputs.
         predicted_ns: nanoseconds of one run of the layer by the cost model of the board; None if it has none.
     """
@@ -136,6 +137,7 @@ class KernelChoice:
     layer: str
     kernel: str
     reason: str
+    macs: int | None = None
     input_density: float | None = None
     predicted_ns: float | None = None
 

@@ -132,6 +132,11 @@ class LinearShape:
         return prod(self.out_extents)
 
     @property
+    def macs(self) -> int:
+        """Multiply-accumulates of a dense computation, padding included."""
+        return self.positions * self.in_times * self.window.taps * self.inputs * self.outputs
+
+    @property
     def weight_dtype(self) -> str:
         """Type of the weights."""
         return "int8" if self.integer else "float32"

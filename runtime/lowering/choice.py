@@ -17,11 +17,12 @@ from svitkit.runtime.work_counts import Counts, dense_counts, list_counts, rows_
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A method, why, and the work of the layer by it; its lists are not counted in."""
+    """A method, why, the work of the layer by it (its lists are not counted in), and its dense multiply-accumulates."""
 
     method: Method
     reason: str
     counts: Counts
+    macs: int
 
 
 def choose(state: Lowering, x: Buffer, rows: RowsSpec | None, dense: DenseSpec, density: Density | None) -> Choice:
@@ -43,13 +44,13 @@ def choose(state: Lowering, x: Buffer, rows: RowsSpec | None, dense: DenseSpec, 
         if (x, rows.lists) not in state.lists:  # lists that another layer has asked for cost nothing more
             cycles["rows"] += state.costs.cycles(list_counts(rows.lists))
     decision = decide(state.costs, cycles, density, state.prefer)
-    return Choice(method=decision.method, reason=decision.reason, counts=counts[decision.method])
+    return Choice(method=decision.method, reason=decision.reason, counts=counts[decision.method], macs=dense.shape.macs)
 
 
 def record(state: Lowering, choice: Choice, names: tuple[str, str, str], density: Density | None) -> None:
     """Writes down the last call: a layer by the method chosen; ``names`` are of layer, node with weights and kernel."""
     layer, weights, kernel = names
-    _record(state, layer, kernel, choice.reason, choice.counts, density, weights=weights)
+    _record(state, layer, kernel, choice.reason, choice.counts, density, weights=weights, macs=choice.macs)
 
 
 def record_lists(state: Lowering, x: Buffer, spec: ListSpec) -> None:
@@ -66,6 +67,7 @@ def _record(
     density: Density | None,
     *,
     weights: str | None = None,
+    macs: int | None = None,
 ) -> None:
     state.program.kernels.append(
         Chosen(
@@ -74,6 +76,7 @@ def _record(
             reason=reason,
             call=len(state.program.calls) - 1,
             weights=weights,
+            macs=macs,
             input_density=density.active if density else None,
             counts=counts,
             predicted_ns=state.costs.nanoseconds(state.costs.cycles(counts)),

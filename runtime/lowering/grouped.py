@@ -59,7 +59,17 @@ def lower_grouped(
     state.call(node.name, "grouped_conv", spec, build_grouped, [*buffers, out.buffer], work=work)
     reason = "every output reads its own input" if spec.depthwise else "every output reads the inputs of its group"
     call = len(state.program.calls) - 1
-    state.program.kernels.append(Chosen(layer=node.name, kernel="grouped_conv", reason=reason, call=call))
+    density = x.buffer.density
+    state.program.kernels.append(
+        Chosen(
+            layer=node.name,
+            kernel="grouped_conv",
+            reason=reason,
+            call=call,
+            macs=work,
+            input_density=density.active if density else None,
+        )
+    )
     state.values[node.outputs[0]] = out
 
 

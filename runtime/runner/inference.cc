@@ -31,6 +31,11 @@ std::uint64_t Inference::run(std::uint64_t index) {
   return spent;
 }
 
+std::uint64_t Inference::run_frame(std::uint64_t number) {
+  read(number % (file_.bytes() / input_.size()));
+  return steps_ == 0 ? run_sequence() : run_step(number == 0);
+}
+
 std::size_t Inference::frames_per_input(const Options& options) const {
   const std::uint64_t pieces = file_.bytes() / input_.size();
   const bool is_whole = file_.bytes() % input_.size() == 0;

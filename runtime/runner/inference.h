@@ -21,6 +21,10 @@ class Inference {
   // reading the input is not part of them.
   std::uint64_t run(std::uint64_t index);
 
+  // Takes frame `number` of a stream: in step mode one time step, with the states of the last one kept but for number 0;
+  // else one inference. The frames of the file come round and round. Returns the nanoseconds, as run() does.
+  std::uint64_t run_frame(std::uint64_t number);
+
   const std::vector<float>& output() const { return output_; }  // of the last run; in step mode the mean over the steps
 
  private:

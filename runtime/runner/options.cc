@@ -1,6 +1,7 @@
 #include "options.h"
 
 #include <charconv>
+#include <cstdio>
 #include <string_view>
 
 namespace svit {
@@ -20,10 +21,22 @@ const char* const kUsage =
     "  --timesteps T      step mode only: steps of one inference; the file holds (N, T, step input), or (N, step input),\n"
     "                     which is then shown T times; the output is the mean over the steps\n"
     "  --warmup W         inferences before the timed ones (default 10)\n"
+    "  --warmup-s S       goes on with them until the times are steady, at most S seconds (default 0: no)\n"
     "  --repeat R         timed inferences (default 100, at most 100000), cycling through the inputs\n"
     "  --min-time-s S     goes on with timed inferences, up to 100000, until S seconds have passed (default 0)\n"
     "  --threads N        threads that share the work (default 1), at most the CPUs that the program may use\n"
-    "  --profile          then runs as many inferences again, at most 1000, and times every kernel call of them\n"
+    "  --cpus LIST        CPUs to run on, such as 4-7 or 0,2; all threads stay on them\n"
+    "\n"
+    "After the timed inferences, in this order:\n"
+    "  --profile          runs as many inferences again, at most 1000, and times every kernel call of them\n"
+    "  --sustain-s S      runs without a break for S seconds; windows with their median, and the sensors between them\n"
+    "  --frames N         runs N frames: one step each in step mode, with the states kept, else one inference\n"
+    "  --fps F            they arrive F a second, late or not; without it each comes when the last one is done\n"
+    "  --energy-s S       rests, runs and rests, S seconds each, while a thread reads the sensors\n"
+    "  --sensor FILE      a sensor is the first line of a file; may be given again\n"
+    "  --sensor-command C a sensor is what a command prints; after the files; may be given again\n"
+    "  --sensor-period-s S  between two readings of the thread (default 0.05)\n"
+    "\n"
     "  --version, --help\n"
     "\n"
     "Exit status: 0 done, 1 failed or stopped by a signal, 2 wrong arguments.\n";
@@ -34,7 +47,11 @@ constexpr std::uint64_t kMaxCount = 1000000000;
 constexpr std::uint64_t kMaxTimesteps = 100000;
 constexpr std::uint64_t kMaxRepeat = 100000;
 constexpr std::uint64_t kMaxThreads = 1000000;
+constexpr std::uint64_t kMaxCpu = 8191;
 constexpr double kMaxSeconds = 86400;
+constexpr double kMinPeriod = 0.001;
+constexpr double kMinRate = 0.001;
+constexpr double kMaxRate = 1e9;
 
 std::uint64_t whole(std::string_view name, std::string_view text, std::uint64_t lowest, std::uint64_t highest) {
   std::uint64_t value = 0;
@@ -46,13 +63,30 @@ std::uint64_t whole(std::string_view name, std::string_view text, std::uint64_t 
   return value;
 }
 
-double seconds(std::string_view name, std::string_view text) {
+double number(std::string_view name, std::string_view text, double lowest, double highest, const char* unit) {
   double value = 0;
   const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || stop != text.data() + text.size() || !(value >= 0 && value <= kMaxSeconds)) {
-    throw UsageError(std::string(name) + " wants seconds from 0 to 86400, got '" + std::string(text) + "'");
+  if (error != std::errc() || stop != text.data() + text.size() || !(value >= lowest && value <= highest)) {
+    char range[64];
+    std::snprintf(range, sizeof range, " from %g to %g", lowest, highest);
+    throw UsageError(std::string(name) + " wants " + unit + range + ", got '" + std::string(text) + "'");
   }
   return value;
+}
+
+// "4-7,9" as the kernel writes it.
+std::vector<int> cpu_list(std::string_view name, std::string_view text) {
+  std::vector<int> cpus;
+  while (true) {
+    const std::string_view part = text.substr(0, text.find(','));
+    const std::size_t dash = part.find('-');
+    const std::uint64_t first = whole(name, part.substr(0, dash), 0, kMaxCpu);
+    const std::uint64_t last =
+        dash == std::string_view::npos ? first : whole(name, part.substr(dash + 1), first, kMaxCpu);
+    for (std::uint64_t cpu = first; cpu <= last; ++cpu) cpus.push_back(static_cast<int>(cpu));
+    if (part.size() == text.size()) return cpus;
+    text.remove_prefix(part.size() + 1);
+  }
 }
 
 struct Parsing {
@@ -79,7 +113,25 @@ struct Parsing {
     } else if (name == "--threads") {
       options.threads = whole(name, text, 1, kMaxThreads);
     } else if (name == "--min-time-s") {
-      options.min_time_s = seconds(name, text);
+      options.min_time_s = number(name, text, 0, kMaxSeconds, "seconds");
+    } else if (name == "--warmup-s") {
+      options.warmup_s = number(name, text, 0, kMaxSeconds, "seconds");
+    } else if (name == "--sustain-s") {
+      options.sustain_s = number(name, text, 0, kMaxSeconds, "seconds");
+    } else if (name == "--energy-s") {
+      options.energy_s = number(name, text, 0, kMaxSeconds, "seconds");
+    } else if (name == "--sensor-period-s") {
+      options.sensor_period_s = number(name, text, kMinPeriod, kMaxSeconds, "seconds");
+    } else if (name == "--fps") {
+      options.fps = number(name, text, kMinRate, kMaxRate, "frames per second");
+    } else if (name == "--frames") {
+      options.frames = whole(name, text, 1, kMaxRepeat);
+    } else if (name == "--cpus") {
+      options.cpus = cpu_list(name, text);
+    } else if (name == "--sensor") {
+      options.sensors.emplace_back(text);
+    } else if (name == "--sensor-command") {
+      options.sensor_commands.emplace_back(text);
     } else {
       throw UsageError("unknown option '" + std::string(name) + "'");
     }
@@ -94,6 +146,10 @@ struct Parsing {
     if (mode == "sequence" && options.timesteps != 0) throw UsageError("--timesteps belongs to --mode step");
     if (!options.output.empty() && options.output == options.spikes) {
       throw UsageError("--output and --spikes name the same file");
+    }
+    if (options.fps > 0 && options.frames == 0) throw UsageError("--fps belongs to --frames");
+    if (options.energy_s > 0 && options.sensors.empty() && options.sensor_commands.empty()) {
+      throw UsageError("--energy-s wants a --sensor");
     }
   }
 };

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace svit {
 
@@ -23,11 +24,20 @@ struct Options {
   std::string output;           // empty: not wanted
   std::string spikes;           // empty: not wanted
   std::uint64_t timesteps = 0;  // 0: sequence mode; else steps of one inference in step mode
-  std::uint64_t warmup = 10;    // inferences
+  std::uint64_t warmup = 10;    // inferences at least
+  double warmup_s = 0;          // goes on until the times are steady, at most this long
   std::uint64_t repeat = 100;   // timed inferences at least
   double min_time_s = 0;        // the timed part goes on until this time has passed
   std::uint64_t threads = 1;
+  std::vector<int> cpus;        // the CPUs to run on; empty: the system chooses
   bool profile = false;         // time every kernel call, after the timed part
+  double sustain_s = 0;         // then runs without a break
+  std::uint64_t frames = 0;     // then frames as a camera delivers them
+  double fps = 0;               // arrivals per second; 0: one after the other
+  double energy_s = 0;          // then runs and rests, each so long, while sensors are read
+  double sensor_period_s = 0.05;
+  std::vector<std::string> sensors;
+  std::vector<std::string> sensor_commands;
   bool wants_help = false;
   bool wants_version = false;
 };

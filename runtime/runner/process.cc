@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +13,8 @@
 #if defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
+
+#include "program.h"
 
 namespace svit {
 namespace {
@@ -35,6 +38,14 @@ void add_kilobytes(const char* line, const char* key, std::optional<std::uint64_
   const std::size_t length = std::strlen(key);
   if (std::strncmp(line, key, length) != 0 || line[length] != ':') return;
   bytes = bytes.value_or(0) + std::strtoull(line + length + 1, nullptr, 10) * 1024;
+}
+
+constexpr int kMaxCpus = 8192;  // the most that a kernel can be configured for
+const std::size_t kCpuSetBytes = CPU_ALLOC_SIZE(kMaxCpus);
+using CpuSet = std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)>;
+
+CpuSet make_cpu_set() {
+  return {CPU_ALLOC(kMaxCpus), [](cpu_set_t* set) { CPU_FREE(set); }};
 }
 
 #if defined(__aarch64__)
@@ -96,11 +107,23 @@ std::optional<std::uint64_t> read_resident_bytes(std::string_view file_name) {
 }
 
 std::size_t count_usable_cpus() {
-  constexpr int kMaxCpus = 8192;  // the most that a kernel can be configured for
-  const std::size_t bytes = CPU_ALLOC_SIZE(kMaxCpus);
-  const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(CPU_ALLOC(kMaxCpus), [](cpu_set_t* s) { CPU_FREE(s); });
-  if (!set || sched_getaffinity(0, bytes, set.get()) != 0) return 1;
-  return static_cast<std::size_t>(std::max(1, CPU_COUNT_S(bytes, set.get())));
+  const CpuSet set = make_cpu_set();
+  if (!set || sched_getaffinity(0, kCpuSetBytes, set.get()) != 0) return 1;
+  return static_cast<std::size_t>(std::max(1, CPU_COUNT_S(kCpuSetBytes, set.get())));
+}
+
+void stay_on_cpus(const std::vector<int>& cpus) {
+  const CpuSet set = make_cpu_set();
+  if (!set) throw Error("no memory for a set of CPUs");
+  for (const int cpu : cpus) {
+    CPU_ZERO_S(kCpuSetBytes, set.get());  // one by one: the system takes a set of which only some are there
+    CPU_SET_S(cpu, kCpuSetBytes, set.get());
+    if (sched_setaffinity(0, kCpuSetBytes, set.get()) != 0) {
+      throw Error("cannot run on CPU " + std::to_string(cpu) + ": " + std::strerror(errno));
+    }
+  }
+  for (const int cpu : cpus) CPU_SET_S(cpu, kCpuSetBytes, set.get());
+  if (sched_setaffinity(0, kCpuSetBytes, set.get()) != 0) throw Error("cannot stay on CPUs");
 }
 
 std::vector<std::string> read_cpu_features() {

@@ -29,6 +29,9 @@ std::optional<std::uint64_t> read_resident_bytes(std::string_view file_name);
 // CPUs that this process may run on, at least 1.
 std::size_t count_usable_cpus();
 
+// Keeps this thread, and those that it starts, on some CPUs. Throws Error if one of them is absent or switched off.
+void stay_on_cpus(const std::vector<int>& cpus);
+
 // Names as in /proc/cpuinfo ("Features" on Arm, "flags" on x86), those that this process may use.
 std::vector<std::string> read_cpu_features();
 

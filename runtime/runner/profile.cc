@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "clock.h"
+#include "statistics.h"
 
 namespace svit {
 namespace {
@@ -20,14 +21,6 @@ double measure_clock() {
     best = std::min(best, static_cast<double>(stop - start) / kReadings);
   }
   return best;
-}
-
-// Nearest rank.
-std::uint64_t median(std::vector<std::uint64_t>& samples) {
-  if (samples.empty()) return 0;
-  const auto middle = samples.begin() + static_cast<std::ptrdiff_t>((samples.size() - 1) / 2);
-  std::nth_element(samples.begin(), middle, samples.end());
-  return *middle;
 }
 
 }  // namespace

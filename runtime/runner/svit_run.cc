@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -14,14 +13,21 @@
 #include <vector>
 
 #include "clock.h"
+#include "energy.h"
 #include "files.h"
 #include "inference.h"
+#include "json.h"
 #include "options.h"
 #include "process.h"
 #include "profile.h"
 #include "program.h"
+#include "sensors.h"
+#include "signals.h"
 #include "spike_writer.h"
+#include "stream.h"
+#include "sustained.h"
 #include "svit.h"
+#include "warm_up.h"
 
 namespace svit {
 namespace {
@@ -30,19 +36,6 @@ constexpr std::size_t kMaxSamples = 100000;
 constexpr std::size_t kMaxProfiled = 1000;
 constexpr std::string_view kCode = "model.so";
 constexpr std::string_view kWeights = "weights.bin";
-
-volatile std::sig_atomic_t stop_signal = 0;
-
-void catch_signals() {
-  struct sigaction action{};
-  action.sa_handler = [](int signal) { stop_signal = signal; };
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-}
-
-void stop_if_asked() {
-  if (stop_signal) throw Error("stopped by signal " + std::to_string(stop_signal));
-}
 
 struct FreeSession {
   void operator()(svit_session* session) const { svit_free(session); }
@@ -67,7 +60,7 @@ void set_threads(svit_session* session, std::uint64_t threads) {
 
 struct Timing {
   std::uint64_t load_ns = 0;
-  std::uint64_t first_ns = 0;
+  WarmUp warm_up{};
   std::vector<std::uint64_t> samples_ns;
 };
 
@@ -93,33 +86,26 @@ std::optional<std::uint64_t> read_floor_without_code(const svit_session* session
   return *resident - apart;
 }
 
-std::uint64_t infer(Inference& inference, const Options& options, std::uint64_t number) {
-  stop_if_asked();
-  return inference.run(number % options.count);
-}
+std::uint64_t nanoseconds(double seconds) { return static_cast<std::uint64_t>(seconds * 1e9); }
 
-void warm_up(Inference& inference, const Options& options, Timing& timing) {
-  timing.first_ns = infer(inference, options, 0);
-  for (std::uint64_t i = 0; i < options.warmup; ++i) infer(inference, options, i);
-}
-
-void take_samples(Inference& inference, const Options& options, Timing& timing) {
-  const auto min_ns = static_cast<std::uint64_t>(options.min_time_s * 1e9);
+std::vector<std::uint64_t> take_samples(const Infer& infer, const Options& options) {
   const std::uint64_t start = now_ns();
-  std::vector<std::uint64_t>& samples = timing.samples_ns;
+  std::vector<std::uint64_t> samples;
+  const std::uint64_t min_ns = nanoseconds(options.min_time_s);
   while (samples.size() < options.repeat || (now_ns() - start < min_ns && samples.size() < kMaxSamples)) {
-    samples.push_back(infer(inference, options, samples.size()));
+    samples.push_back(infer(samples.size()));
   }
+  return samples;
 }
 
-void write_results(svit_session* session, Inference& inference, const Options& options) {
+void write_results(svit_session* session, Inference& inference, const Infer& infer, const Options& options) {
   if (options.output.empty() && options.spikes.empty()) return;
   std::unique_ptr<OutputFile> output;
   std::unique_ptr<SpikeWriter> spikes;
   if (!options.output.empty()) output = std::make_unique<OutputFile>(options.output);
   if (!options.spikes.empty()) spikes = std::make_unique<SpikeWriter>(session, options.spikes);
   for (std::uint64_t i = 0; i < options.count; ++i) {
-    infer(inference, options, i);
+    infer(i);
     if (output) output->write(inference.output().data(), inference.output().size() * sizeof(float));
     if (spikes) spikes->check();
   }
@@ -131,28 +117,10 @@ struct Report {
   Timing timing;
   Memory memory;
   std::optional<Profile> profile;
+  std::optional<Sustained> sustained;
+  std::optional<Stream> stream;
+  std::optional<Energy> energy;
 };
-
-std::string number_or_null(const std::optional<std::uint64_t>& value) {
-  return value ? std::to_string(*value) : "null";
-}
-
-// The parser lets no control characters into a program.
-std::string quoted(const std::string& text) {
-  std::string json = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') json += '\\';
-    json += c;
-  }
-  return json + "\"";
-}
-
-template <typename Items, typename Write>
-std::string json_array(const Items& items, Write write) {
-  std::string json;
-  for (const auto& item : items) json += (json.empty() ? "" : ",") + write(item);
-  return "[" + json + "]";
-}
 
 std::string profile_json(const Profile& profile) {
   char overhead[32];
@@ -160,18 +128,25 @@ std::string profile_json(const Profile& profile) {
   return std::string(",\"profile_overhead_ns\":") + overhead +
          ",\"profile_p50_ns\":" + std::to_string(profile.p50_ns) + ",\"profile\":" +
          json_array(profile.calls, [](const CallCost& call) {
-           return "{\"layer\":" + quoted(call.layer) + ",\"kernel\":" + quoted(call.kernel) +
+           return "{\"layer\":" + json_string(call.layer) + ",\"kernel\":" + json_string(call.kernel) +
                   ",\"p50_ns\":" + std::to_string(call.p50_ns) + ",\"total_ns\":" + std::to_string(call.total_ns) +
                   ",\"calls\":" + std::to_string(call.calls) + "}";
          });
 }
 
+std::string warm_up_json(const WarmUp& warm_up) {
+  std::string json = ",\"first_ns\":" + std::to_string(warm_up.first_ns);
+  json += ",\"warmup\":" + std::to_string(warm_up.inferences);
+  if (warm_up.is_steady) json += std::string(",\"is_steady\":") + (*warm_up.is_steady ? "true" : "false");
+  return json;
+}
+
 std::string memory_json(const svit_sizes& sizes, const Memory& memory) {
-  return ",\"vm_hwm_bytes\":" + number_or_null(memory.process.vm_hwm) +
-         ",\"pss_bytes\":" + number_or_null(memory.process.pss) +
-         ",\"private_bytes\":" + number_or_null(memory.process.private_bytes) +
-         ",\"floor_bytes\":" + number_or_null(memory.floor) +
-         ",\"weights_resident_bytes\":" + number_or_null(memory.weights_resident) +
+  return ",\"vm_hwm_bytes\":" + json_number(memory.process.vm_hwm) +
+         ",\"pss_bytes\":" + json_number(memory.process.pss) +
+         ",\"private_bytes\":" + json_number(memory.process.private_bytes) +
+         ",\"floor_bytes\":" + json_number(memory.floor) +
+         ",\"weights_resident_bytes\":" + json_number(memory.weights_resident) +
          ",\"weights_bytes\":" + std::to_string(sizes.weights_bytes) +
          ",\"state_bytes\":" + std::to_string(sizes.state_bytes) +
          ",\"workspace_bytes\":" + std::to_string(sizes.workspace_bytes);
@@ -179,38 +154,63 @@ std::string memory_json(const svit_sizes& sizes, const Memory& memory) {
 
 void print_report(const svit_session* session, const Options& options, const Report& report) {
   std::string json = "{\"load_ns\":" + std::to_string(report.timing.load_ns);
-  json += ",\"first_ns\":" + std::to_string(report.timing.first_ns) + ",\"samples_ns\":";
+  json += warm_up_json(report.timing.warm_up) + ",\"samples_ns\":";
   json += json_array(report.timing.samples_ns, [](std::uint64_t sample) { return std::to_string(sample); });
   if (!options.output.empty()) json += ",\"accuracy_samples\":" + std::to_string(options.count);
   json += ",\"threads\":" + std::to_string(options.threads);
   json += memory_json(svit_memory(session), report.memory);
   if (report.profile) json += profile_json(*report.profile);
-  json += ",\"cpu_features\":" + json_array(read_cpu_features(), quoted) + "}\n";
+  if (report.sustained) json += ",\"sustained\":" + to_json(*report.sustained);
+  if (report.stream) json += ",\"stream\":" + to_json(*report.stream);
+  if (report.energy) json += ",\"energy\":" + to_json(*report.energy);
+  json += ",\"cpu_features\":" + json_array(read_cpu_features(), json_string) + "}\n";
   if (std::fwrite(json.data(), 1, json.size(), stdout) != json.size() || std::fflush(stdout) != 0) {
     throw Error(std::string("cannot write to stdout: ") + std::strerror(errno));
   }
 }
 
+// What is asked for beside the samples.
+void run_further(svit_session* session, Inference& inference, const Infer& infer, const Options& options,
+                 Report& report) {
+  const Sensors sensors(options.sensors, options.sensor_commands);
+  if (options.profile) {
+    report.profile = profile_calls(session, std::min(report.timing.samples_ns.size(), kMaxProfiled), infer);
+  }
+  if (options.sustain_s > 0) report.sustained = run_sustained(infer, nanoseconds(options.sustain_s), sensors);
+  if (options.frames > 0) {
+    const auto infer_frame = [&](std::uint64_t number) {
+      stop_if_asked();
+      return inference.run_frame(number);
+    };
+    report.stream = run_stream(infer_frame, options.frames, options.fps > 0 ? nanoseconds(1 / options.fps) : 0);
+  }
+  if (options.energy_s > 0) {
+    report.energy =
+        measure_energy(infer, nanoseconds(options.energy_s), nanoseconds(options.sensor_period_s), sensors);
+  }
+}
+
 void run(const Options& options) {
+  if (!options.cpus.empty()) stay_on_cpus(options.cpus);
   Report report;
   const std::uint64_t start = now_ns();
   const SessionPointer session = load(options.bundle);
   set_threads(session.get(), options.threads);
   report.timing.load_ns = now_ns() - start;
   Inference inference(session.get(), options);
+  const Infer infer = [&](std::uint64_t number) {
+    stop_if_asked();
+    return inference.run(number % options.count);
+  };
   report.memory.floor = read_floor_without_code(session.get());
-  warm_up(inference, options, report.timing);
+  report.timing.warm_up = warm_up(infer, options.count, options.warmup, nanoseconds(options.warmup_s));
   // Before the samples and the spikes, which are the measurement's own: the network's memory does not grow any more.
   report.memory.process = read_process_memory();
   report.memory.weights_resident = read_resident_bytes(kWeights);
   if (report.memory.floor) *report.memory.floor += read_resident_bytes(kCode).value_or(0);
-  take_samples(inference, options, report.timing);
-  if (options.profile) {
-    const std::size_t inferences = std::min(report.timing.samples_ns.size(), kMaxProfiled);
-    const auto infer_one = [&](std::size_t i) { return infer(inference, options, i); };
-    report.profile = profile_calls(session.get(), inferences, infer_one);
-  }
-  write_results(session.get(), inference, options);
+  report.timing.samples_ns = take_samples(infer, options);
+  run_further(session.get(), inference, infer, options, report);
+  write_results(session.get(), inference, infer, options);
   print_report(session.get(), options, report);
 }
 

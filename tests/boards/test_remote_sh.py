@@ -200,3 +200,37 @@ def test_the_facts_are_lines_of_a_key_and_a_value(board: Board) -> None:
     facts = dict(line.split("\t", 1) for line in said.splitlines())
     assert (status, facts["page_size"], facts["word_bits"]) == (0, str(os.sysconf("SC_PAGESIZE")), "64")
     assert {"architecture", "kernel", "libc", "cores", "MemTotal", "free_kib"} <= facts.keys()
+
+
+def test_governors_are_set_and_return_when_the_connection_ends(board: Board, tmp_path: Path) -> None:
+    files = [tmp_path / f"root/sys/devices/system/cpu/cpufreq/policy{policy}/scaling_governor" for policy in (0, 4)]
+    for file, name in zip(files, ("ondemand", "schedutil"), strict=True):
+        file.parent.mkdir(parents=True)
+        file.write_text(name + "\n")
+    board.environment |= {"SVITKIT_ROOT": str(tmp_path / "root")}
+    (tmp_path / "root/proc").mkdir()
+    for name in ("cpuinfo", "meminfo"):
+        (tmp_path / "root/proc" / name).write_text("")
+    process, said = board.hold()
+    run = said.partition("\t")[2]
+    assert board.ask("governor", run, "performance")[0] == 0
+    assert [file.read_text() for file in files] == ["performance\n"] * 2
+    process.communicate()
+    assert [file.read_text() for file in files] == ["ondemand\n", "schedutil\n"]
+
+
+def test_a_board_without_governors_says_so(board: Board, tmp_path: Path) -> None:
+    board.environment |= {"SVITKIT_ROOT": str(tmp_path / "empty")}
+    (tmp_path / "empty").mkdir()
+    status, _, said = board.ask("governor", str(tmp_path), "performance")
+    assert status == 77
+    assert "it has no cpufreq" in said
+
+
+def test_flags_of_the_firmware_are_asked_of_its_program(board: Board, tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "vcgencmd").write_text('#!/bin/sh\necho "$1=0x50005"\n')
+    (programs / "vcgencmd").chmod(0o755)
+    board.environment |= {"PATH": f"{programs}:{os.environ['PATH']}"}
+    assert "sys/vcgencmd/get_throttled\tget_throttled=0x50005\n" in board.ask("look", "sys/vcgencmd/get_throttled")[1]

@@ -19,6 +19,7 @@ from svitkit.boards.board import Board, load_board
 from svitkit.boards.transports import QEMU, SYSROOT, qemu_command
 from svitkit.cli.app import Session, app
 from svitkit.errors import ConfigError, RunError
+from svitkit.runtime.bench_options import BenchOptions
 from svitkit.runtime.device_state import DeviceState
 from svitkit.runtime.measure import as_started, bench
 from tests.boards.ssh_server import Server
@@ -59,7 +60,7 @@ def rack(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Boa
 def test_a_whole_measurement_over_ssh(rack: Board, server: Server, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle", rack)
     address = f"{server.host().destination}:{server.port}"
-    record = bench(bundle, rack, host=address, dataset=images(9), repeat=70, min_time_s=0.0)
+    record = bench(bundle, rack, host=address, dataset=images(9), options=BenchOptions(repeat=70, min_time_s=0.0))
     assert record.valid, record.reasons
     assert record.golden.match
     assert record.accuracy is not None
@@ -83,7 +84,9 @@ def test_an_emulator_before_the_program_makes_the_record_an_emulated_one() -> No
 def test_a_board_that_slows_down_makes_the_run_invalid(rack: Board, server: Server, tmp_path: Path) -> None:
     write_tree(server, {f"{ZONE}/trip_point_0_type": "passive", f"{ZONE}/trip_point_0_temp": "48000"})
     bundle = write_bundle(tmp_path / "bundle", rack)
-    record = bench(bundle, rack, host=f"{server.host().destination}:{server.port}", min_time_s=0.0)
+    record = bench(
+        bundle, rack, host=f"{server.host().destination}:{server.port}", options=BenchOptions(min_time_s=0.0)
+    )
     assert record.reasons == ("throttled: thermal zone cpu-thermal is at its passive trip point",)
 
 
@@ -103,7 +106,12 @@ def test_a_program_that_hangs_is_stopped_on_the_board(rack: Board, server: Serve
     config = tmp_path / "config" / "svitkit" / "boards.toml"
     config.write_text(config.read_text().replace('"env", ', '"env", "FAULT=hang", '))
     with pytest.raises(RunError, match=r"svit-run did not end within 1 s on .* and was stopped"):
-        bench(bundle, rack, host=f"{server.host().destination}:{server.port}", timeout_s=1)
+        bench(
+            bundle,
+            rack,
+            host=f"{server.host().destination}:{server.port}",
+            options=BenchOptions(timeout_s=1, warmup_s=0, min_time_s=0),
+        )
     server.wait_until_clean()
 
 

@@ -6,16 +6,20 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from svitkit.boards.board import Board, load_board
+from svitkit.boards.governor import set_governor
 from svitkit.data.dataset import Dataset, Split
 from svitkit.errors import ConfigError, RunError, SvitError, VerificationError
 from svitkit.files import sha256
 from svitkit.manifest import (
     FileEntry,
+    KernelChoice,
     Manifest,
     Mode,
     ModelMetadata,
@@ -24,12 +28,15 @@ from svitkit.manifest import (
     read_manifest,
     write_manifest,
 )
-from svitkit.runtime import measure
+from svitkit.runtime import measure, verdict
+from svitkit.runtime.bench_options import BenchOptions
+from svitkit.runtime.clusters import Cluster
 from svitkit.runtime.device_checks import accuracy_inputs
 from svitkit.runtime.device_state import DeviceState
 from svitkit.runtime.measure import bench
+from svitkit.runtime.power_meter import Meter
 from svitkit.runtime.record import BenchRecord, record_json
-from svitkit.runtime.runner_process import parse_report
+from svitkit.runtime.runner_report import parse_report
 
 CLASSES = 3
 SHAPE = (1, 2, 2)
@@ -76,9 +83,24 @@ samples = [1000000] * int(options["--repeat"])
 if fault == "drift":
     samples[len(samples) // 2 :] = [2000000] * len(samples[len(samples) // 2 :])
 features = {features} if fault != "poor" else ["fpu"]
-report = dict(load_ns=5, first_ns=6, samples_ns=samples, vm_hwm_bytes=7, pss_bytes=None, private_bytes=8,
-              weights_bytes=9, state_bytes=10, workspace_bytes=11, cpu_features=features, accuracy_samples=count,
-              threads=int(options["--threads"]))
+report = dict(load_ns=5, first_ns=6, warmup=3, is_steady=True, samples_ns=samples, vm_hwm_bytes=7, pss_bytes=None,
+              private_bytes=8, weights_bytes=9, state_bytes=10, workspace_bytes=11, cpu_features=features,
+              accuracy_samples=count, threads=int(options["--threads"]))
+if fault == "crowded":
+    samples = [{{1: 2000000, 2: 1000000, 4: 3000000, 6: 5000000}}[report["threads"]]] * len(samples)
+    report["samples_ns"] = samples
+second = 1000000000
+if "--frames" in options:
+    report["stream"] = dict(period_ns=second // 100, latencies_ns=[1000, 1000, second, 1000])
+if "--energy-s" in options:
+    at = [i * second // 50 for i in range(150)]
+    power = ["2" if time < second or time >= 2 * second else "5" for time in at]
+    readings = [dict(at_ns=time, values=[value]) for time, value in zip(at, power)]
+    report["energy"] = dict(active_ns=second, idle_ns=2 * second, end_ns=3 * second, inferences=10, readings=readings)
+if "--sustain-s" in options:
+    windows = [dict(start_ns=i * second, count=10, p50_ns=1000, max_ns=1000) for i in range(2)]
+    readings = [dict(at_ns=i * second, values=[f"{{40 + 10 * i}}000"]) for i in range(3)]
+    report["sustained"] = dict(windows=windows, readings=readings)
 if "--profile" in sys.argv and fault != "old":
     report["profile"] = [dict(layer="head.lif", kernel="lif_0", p50_ns=700, total_ns=7000, calls=10)]
     report.update(profile_overhead_ns=21.5, profile_p50_ns=800, floor_bytes=2, weights_resident_bytes=4)
@@ -174,7 +196,9 @@ def commands(tmp_path: Path) -> list[dict[str, str]]:
 
 
 def test_a_whole_measurement(bundle: Path, host: Board, tmp_path: Path) -> None:
-    record = bench(bundle, host, dataset=images(100, wrong=10), repeat=70, warmup=3, min_time_s=0.5)
+    record = bench(
+        bundle, host, dataset=images(100, wrong=10), options=BenchOptions(repeat=70, warmup=3, min_time_s=0.5)
+    )
     assert record.valid, record.reasons
     assert record.golden.match
     assert (record.golden.count, record.golden.max_abs_diff) == (4, 0.0)
@@ -199,14 +223,14 @@ def test_a_whole_measurement(bundle: Path, host: Board, tmp_path: Path) -> None:
 
 
 def test_the_number_of_threads_can_be_chosen(bundle: Path, host: Board, tmp_path: Path) -> None:
-    assert bench(bundle, host, threads=5).threads == 5
+    assert bench(bundle, host, options=BenchOptions(threads=5)).threads == 5
     assert {call["--threads"] for call in commands(tmp_path)} == {"5"}
 
 
 def test_a_profile_is_taken_in_the_timed_run_only_and_only_if_asked_for(
     bundle: Path, host: Board, tmp_path: Path
 ) -> None:
-    record = bench(bundle, host, profile=True)
+    record = bench(bundle, host, options=BenchOptions(profile=True))
     assert record.profile is not None
     assert (record.profile.emulated, record.profile.p50_ns, record.profile.overhead_ns) == (False, 800, 21.5)
     assert [(layer.layer, layer.p50_ns) for layer in record.profile.layers] == [("head.lif", 700)]
@@ -220,7 +244,7 @@ def test_a_profile_is_taken_in_the_timed_run_only_and_only_if_asked_for(
 def test_a_program_that_knows_no_profile_is_named(bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAULT", "old")
     with pytest.raises(RunError, match="printed no profile"):
-        bench(bundle, host, profile=True)
+        bench(bundle, host, options=BenchOptions(profile=True))
 
 
 def test_no_data_means_no_accuracy_and_no_key_in_the_record(bundle: Path, host: Board) -> None:
@@ -230,7 +254,7 @@ def test_no_data_means_no_accuracy_and_no_key_in_the_record(bundle: Path, host: 
 
 
 def test_at_most_limit_test_images_are_shown(bundle: Path, host: Board) -> None:
-    record = bench(bundle, host, dataset=images(100), limit=7)
+    record = bench(bundle, host, dataset=images(100), options=BenchOptions(limit=7))
     assert record.accuracy is not None
     assert record.accuracy.count == 7
 
@@ -307,7 +331,7 @@ def test_a_program_that_fails_is_explained(
 def test_a_program_that_hangs_is_stopped(bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAULT", "hang")
     with pytest.raises(RunError, match="svit-run did not end within 1 s"):
-        bench(bundle, host, timeout_s=1)
+        bench(bundle, host, options=BenchOptions(timeout_s=1, warmup_s=0, min_time_s=0))
 
 
 @pytest.mark.parametrize(
@@ -409,12 +433,6 @@ def test_data_that_do_not_fit_are_refused(
         bench(bundle, host, dataset=change(images()))
 
 
-@pytest.mark.parametrize("wrong", [{"warmup": -1}, {"repeat": 0}, {"min_time_s": -1.0}, {"timeout_s": 0.0}])
-def test_numbers_with_which_nothing_is_measured_are_refused(bundle: Path, host: Board, wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="wanted warmup >= 0"):
-        bench(bundle, host, **wrong)
-
-
 def emulated_record(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, profile: bool = False
 ) -> BenchRecord:
@@ -422,8 +440,8 @@ def emulated_record(
     host = load_board("host")
     board = dataclasses.replace(host, name="pretended", transport="qemu", qemu_cpu="cortex-a72")
     monkeypatch.setattr("svitkit.boards.transports.qemu_command", lambda cpu: ())
-    monkeypatch.setattr(measure, "qemu_version", lambda: "7.2.0")
-    return bench(bundle, board, dataset=images(6), repeat=50, profile=profile)
+    monkeypatch.setattr(verdict, "qemu_version", lambda: "7.2.0")
+    return bench(bundle, board, dataset=images(6), options=BenchOptions(repeat=50, profile=profile))
 
 
 def test_the_profile_of_an_emulated_run_is_marked_and_its_memory_is_not_summed(
@@ -462,7 +480,7 @@ def test_an_emulated_run_with_wrong_outputs_is_invalid(
 
 def test_memory_that_the_kernel_does_not_tell_is_absent() -> None:
     report = parse_report(
-        '{"load_ns":1,"first_ns":2,"samples_ns":[],"vm_hwm_bytes":3,"pss_bytes":null,"private_bytes":null,'
+        '{"load_ns":1,"first_ns":2,"warmup":0,"samples_ns":[],"vm_hwm_bytes":3,"pss_bytes":null,"private_bytes":null,'
         '"weights_bytes":4,"state_bytes":5,"workspace_bytes":6,"cpu_features":["fp"],"threads":1}'
     )
     assert (report.vm_hwm_bytes, report.pss_bytes, report.private_bytes) == (3, None, None)
@@ -472,3 +490,116 @@ def test_memory_that_the_kernel_does_not_tell_is_absent() -> None:
 def test_a_report_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(RunError, match="which is not its report"):
         parse_report(text)
+
+
+def test_the_warm_up_that_was_needed_is_in_the_record(bundle: Path, host: Board, tmp_path: Path) -> None:
+    record = bench(bundle, host, options=BenchOptions(warmup=2, warmup_s=4.5))
+    assert (record.warmup, record.steady) == (3, True)
+    assert (commands(tmp_path)[-1]["--warmup"], commands(tmp_path)[-1]["--warmup-s"]) == ("2", "4.5")
+
+
+def test_the_fastest_number_of_threads_is_found_by_trying(
+    bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FAULT", "crowded")  # the stand-in is fastest with 2 threads
+    record = bench(bundle, dataclasses.replace(host, cores=6), options=BenchOptions(threads="auto"))
+    assert record.threads_tried is not None
+    assert [(tried.threads, tried.p50_ms) for tried in record.threads_tried] == [(1, 2.0), (2, 1.0), (4, 3.0), (6, 5.0)]
+    assert (record.threads, commands(tmp_path)[-1]["--threads"]) == (2, "2")
+
+
+def test_the_fastest_cluster_is_chosen_and_named(
+    bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clusters = (Cluster(cpus=(4, 5), capacity=1024), Cluster(cpus=(0, 1, 2, 3), capacity=400))
+    monkeypatch.setattr(measure, "read_clusters", lambda root: clusters)
+    board = dataclasses.replace(host, cores=6)
+    assert bench(bundle, board).cpus == (4, 5)
+    assert (commands(tmp_path)[-1]["--cpus"], commands(tmp_path)[-1]["--threads"]) == ("4,5", "2")
+    assert bench(bundle, board, options=BenchOptions(cpus="little")).cpus == (0, 1, 2, 3)
+    assert bench(bundle, board, options=BenchOptions(cpus="all")).cpus is None
+
+
+def test_sustained_load_stream_and_energy_are_runs_of_their_own(
+    bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    meter = Meter(
+        name="INA3221",
+        scope="all",
+        files=("/in",),
+        period_s=0.05,
+        rails=lambda values: {"in": float(values[0] or 0)},
+    )
+    monkeypatch.setattr(measure, "find_meter", lambda root: meter)
+    monkeypatch.setattr(measure, "sustained_sensors", lambda root: ("/sys/class/thermal/thermal_zone0/temp",))
+    options = BenchOptions(duration_s=3.0, frames=4, fps=100.0, energy_s=1.0)
+    record = bench(bundle, host, options=options)
+    assert record.stream is not None
+    assert (record.stream.frames, record.stream.misses) == (4, 1)
+    assert record.energy is not None
+    assert record.energy.net_per_inference_mj == pytest.approx(300)
+    assert record.sustained is not None
+    assert [window.celsius for window in record.sustained.windows] == [50.0, 60.0]
+    told = [{key for key in call if key in ("--frames", "--energy-s", "--sustain-s")} for call in commands(tmp_path)]
+    assert told == [set(), set(), {"--frames"}, {"--energy-s"}, {"--sustain-s"}]
+    text = json.loads(record_json(record))
+    assert {"stream", "energy", "sustained", "stability"} <= text.keys()
+
+
+def test_a_board_without_a_sensor_of_power_is_told_before_anything_runs(
+    bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(measure, "find_meter", lambda root: None)
+    with pytest.raises(ConfigError, match="host has no sensor of power that this user may read"):
+        bench(bundle, host, options=BenchOptions(energy_s=1.0))
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (BenchOptions(energy_s=1.0), "the energy it takes is no board's"),
+        (BenchOptions(governor="performance"), "its clock is that of this machine"),
+    ],
+)
+def test_an_emulator_has_neither_energy_nor_a_governor(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, options: BenchOptions, message: str
+) -> None:
+    monkeypatch.setattr("svitkit.boards.transports.qemu_command", lambda cpu: ())
+    board = dataclasses.replace(load_board("host"), name="pretended", transport="qemu", qemu_cpu="cortex-a72")
+    with pytest.raises(ConfigError, match=message):
+        bench(bundle, board, options=options)
+
+
+def test_the_governor_is_set_as_long_as_the_measurement_takes(
+    bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "sys/devices/system/cpu/cpufreq/policy0/scaling_governor"
+    file.parent.mkdir(parents=True)
+    file.write_text("ondemand\n")
+    monkeypatch.setattr("svitkit.boards.transports.set_governor", lambda name: set_governor(name, tmp_path))
+    seen = []
+    monkeypatch.setattr(measure, "read_device_state", lambda root: seen.append(file.read_text()) or DeviceState())
+    bench(bundle, host, options=BenchOptions(governor="performance"))
+    assert set(seen) == {"performance\n"}
+    assert file.read_text() == "ondemand\n"
+
+
+def test_more_threads_than_cores_to_stay_on_are_refused(bundle: Path, host: Board, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"2 threads on 1 cores \(0\) would wait for each other"):
+        bench(bundle, host, options=BenchOptions(cpus="0", threads=2))
+    assert not (tmp_path / "log").exists()
+
+
+def test_operations_that_spikes_cause_are_told_beside_dense_ones() -> None:
+    layers = (
+        KernelChoice(layer="stem", kernel="dense", reason="real inputs", macs=1000),
+        KernelChoice(layer="qkv", kernel="rows", reason="few spikes", macs=4000, input_density=0.1),
+        KernelChoice(layer="fire", kernel="fire", reason="it is the only one"),
+    )
+    manifest = SimpleNamespace(kernels=layers, model=model("step"))
+    operations = verdict.count_operations(cast(Manifest, manifest))
+    assert operations is not None
+    assert (operations.dense, operations.effective_macs, operations.effective_acs) == (10_000, 2000, 800)
+    assert operations.synaptic == 2800
+    assert verdict.count_operations(cast(Manifest, SimpleNamespace(kernels=layers[2:]))) is None

@@ -13,13 +13,13 @@ from rich.console import Console
 from svitkit.errors import RunError, VerificationError
 from svitkit.runtime.profile import LayerTime, PlannedCall, Profile, read_calls, read_profile
 from svitkit.runtime.profile_table import render_profile, render_whole
-from svitkit.runtime.runner_process import parse_report
+from svitkit.runtime.runner_report import parse_report
 from tests.runtime import bundles
 from tests.runtime.test_record import record
 
 OK, BAD_ARGUMENT = 0, 1
 REPORT = (
-    '"load_ns":1,"first_ns":2,"samples_ns":[],"weights_bytes":4,"state_bytes":5,"workspace_bytes":6,'
+    '"load_ns":1,"first_ns":2,"warmup":0,"samples_ns":[],"weights_bytes":4,"state_bytes":5,"workspace_bytes":6,'
     '"cpu_features":[],"threads":1'
 )
 

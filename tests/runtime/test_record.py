@@ -8,21 +8,19 @@ from rich.console import Console
 
 from svitkit.errors import ConfigError
 from svitkit.runtime.device_state import DeviceState
+from svitkit.runtime.latency import summarize_latency
 from svitkit.runtime.profile import Profile
 from svitkit.runtime.record import (
     Accuracy,
     BenchRecord,
     Golden,
     Memory,
-    instabilities,
-    percentile,
     read_record,
     record_json,
-    summarize_latency,
     write_record,
 )
 from svitkit.runtime.record_table import render_record
-from svitkit.runtime.runner_process import LayerTime
+from svitkit.runtime.runner_report import LayerTime
 
 SAMPLES = (2_000_000, 1_000_000, 3_000_000, 2_500_000, 1_500_000)
 
@@ -212,6 +210,13 @@ def test_what_is_unexplained_of_the_peak_is_a_share_with_its_sign() -> None:
     assert record().memory.unexplained is None
 
 
+def rendered(shown: BenchRecord) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(render_record(shown))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
 def test_the_table_shows_the_peak_as_a_sum_unless_it_is_an_emulators() -> None:
     text = rendered(dataclasses.replace(record(), memory=memory()))
     assert "weights 2 + states 1 + workspace 0 + runtime floor 4,883 = 4,886 KiB; 4.6% unexplained" in text
@@ -251,70 +256,6 @@ def test_a_wrong_record_is_refused_with_the_key_at_fault(tmp_path: Path, mend: t
 def test_a_missing_record_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot be read: No such file.*svitkit bench"):
         read_record(tmp_path / "record.json")
-
-
-def test_percentiles_are_samples_by_nearest_rank() -> None:
-    ordered = [float(value) for value in range(1, 101)]
-    assert [percentile(ordered, p) for p in (50, 90, 99)] == [50.0, 90.0, 99.0]
-    assert percentile([7.0], 50) == 7.0
-
-
-@pytest.mark.parametrize(
-    ("count", "supported"),
-    [
-        (4, set()),
-        (5, {"p50"}),
-        (63, {"p50"}),
-        (64, {"p50", "p90"}),
-        (129, {"p50", "p90"}),
-        (130, {"p50", "p90", "p95"}),
-        (661, {"p50", "p90", "p95"}),
-        (662, {"p50", "p90", "p95", "p99"}),
-    ],
-)
-def test_only_percentiles_that_the_count_supports_are_stated(count: int, supported: set[str]) -> None:
-    latency = summarize_latency([1_000_000] * count, emulated=False)
-    stated = {name for name in ("p50", "p90", "p95", "p99") if getattr(latency, name) is not None}
-    assert stated == supported
-
-
-def test_latencies_are_milliseconds() -> None:
-    latency = summarize_latency(range(1_000_000, 101_000_000, 1_000_000), emulated=True)
-    assert (latency.count, latency.min, latency.mean, latency.max) == (100, 1.0, 50.5, 100.0)
-    assert (latency.p50, latency.p90, latency.emulated) == (50.0, 90.0, True)
-
-
-def test_steady_samples_with_one_outlier_are_stable() -> None:
-    assert instabilities([1000, 1010, 990, 1000, 9000, 1005, 995, 1000], inputs=1) == []
-
-
-def test_inputs_that_take_different_times_are_stable_if_each_one_repeats() -> None:
-    assert instabilities([1000, 2000] * 20, inputs=2) == []
-
-
-def test_samples_of_one_input_that_spread_widely_are_unstable() -> None:
-    (reason,) = instabilities([1000, 2000] * 20, inputs=1)
-    assert reason == "unstable: the middle half of an input's samples spreads over 100% of their median"
-
-
-def test_samples_that_drift_are_unstable() -> None:
-    (reason,) = instabilities([1000] * 30 + [1200] * 30, inputs=1)
-    assert reason == "unstable: the second half of the samples is +20% from the first"
-
-
-def test_too_few_samples_are_no_measurement() -> None:
-    assert instabilities([1, 2, 3, 4], inputs=1) == ["4 samples do not support a median; 5 are wanted"]
-
-
-def test_more_inputs_than_samples_are_no_obstacle() -> None:
-    assert instabilities([1000] * 6, inputs=360) == []
-
-
-def rendered(shown: BenchRecord) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    console.print(render_record(shown))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def test_the_table_shows_what_was_measured_and_nothing_else() -> None:
