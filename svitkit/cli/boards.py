@@ -32,7 +32,7 @@ class BoardVerbs(TyperGroup):
 app = typer.Typer(
     cls=BoardVerbs,
     help="List the boards that svitkit builds for, or show one; give one back, or clean it.",
-    subcommand_metavar="[NAME] | unlock HOST | clean HOST",
+    subcommand_metavar="[NAME] | unlock HOST | clean HOST | tunnel HOST",
     rich_markup_mode=None,
 )
 
@@ -83,6 +83,30 @@ def clean_board(host: HostName, as_json: AsJson = False) -> None:
         where = find_host(host)
         removed = clean(where)
         show({"host": where.destination, "removed_bytes": removed}, f"{where.name}: {removed:,} bytes removed.")
+
+
+@app.command("tunnel")
+def tunnel_to_board(
+    host: HostName,
+    port: Annotated[int, typer.Option(metavar="P", help="Where the server on the board listens, on 127.0.0.1.")] = 9090,
+    local_port: Annotated[
+        int | None, typer.Option(metavar="P", help="Port of this machine; a free one if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Reach a server on a board through SSH until Ctrl-C, such as TVM's RPC server, which must not face a network."""
+    from svitkit.boards.hosts import find_host
+    from svitkit.boards.tunnel import LOOPBACK, open_tunnel
+
+    with answer(as_json) as show:
+        where = find_host(host)
+        with open_tunnel(where, port=port, local_port=local_port) as tunnel:
+            show(
+                {"host": where.destination, "address": LOOPBACK, "port": tunnel.port},
+                f"{LOOPBACK}:{tunnel.port} leads to {LOOPBACK}:{port} on {where.name}, until Ctrl-C. For TVM: "
+                f"tvm.rpc.connect('{LOOPBACK}', {tunnel.port})",
+            )
+            tunnel.wait()
 
 
 def _board_facts(board: Board) -> list[tuple[str, ...]]:
