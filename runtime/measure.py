@@ -116,8 +116,8 @@ def bench(
         if options.threads == "auto" and not board.emulated:
             runner, tried = with_fastest_threads(runner, inputs, len(cpus) or board.threads)
         timing = time_runs(runner, board, inputs, options)
-        further = measure_further(runner, board, inputs, options, meter, notify)
         notify("timing", 1.0)
+        further = measure_further(runner, board, inputs, options, meter, notify)
     facts = transport.facts
     record = assemble(bundle, board, manifest, timing, facts=facts, golden=golden, started_at=started_at)
     return dataclasses.replace(
@@ -214,15 +214,18 @@ def measure_further(
         notify("stream", 0.0)
         frames = runner.stream(inputs, options.frames, options.fps)
         further["stream"] = read_stream(frames, deadline_ms=options.deadline_ms, emulated=board.emulated)
+        notify("stream", 1.0)
     if meter is not None:
         notify("energy", 0.0)
         further["energy"] = read_energy(runner.measure_energy(inputs, options.energy_s, meter), meter)
+        notify("energy", 1.0)
     if options.duration_s:
         notify("sustained load", 0.0)
         with runner.transport.look(SUSTAINED_FILES) as root:
             sensors = () if board.emulated else sustained_sensors(root)
         report = runner.sustain(inputs, options.duration_s, sensors)
         further["sustained"] = read_sustained(report, sensors, emulated=board.emulated)
+        notify("sustained load", 1.0)
     return further
 
 

@@ -16,7 +16,7 @@ class Stream:
         fps: frames that arrived in a second (an open loop: late or not); absent where each came when the last one was
             done (a closed loop).
         frames: how many.
-        fps_reached: frames per second that were done; in a closed loop the most that the board can do.
+        fps_reached: frames per second that were done; at most ``fps``, and in a closed loop the most that the board can.
         deadline_ms: a frame that took longer since its arrival is late; absent in a closed loop.
         misses: late frames.
         latency_ms: from a frame's arrival until its output was there; the time it waited for its turn included.
@@ -42,7 +42,7 @@ def read_stream(report: StreamReport, *, deadline_ms: float | None, emulated: bo
     """
     latencies, period_ns = report.latencies_ns, report.period_ns
     is_open = period_ns > 0
-    spent_ns = (len(latencies) - 1) * period_ns + latencies[-1] if is_open else sum(latencies)
+    spent_ns = len(latencies) * period_ns + max(0, latencies[-1] - period_ns) if is_open else sum(latencies)
     limit_ms = (deadline_ms or period_ns / 1e6) if is_open else None
     return Stream(
         fps=1e9 / period_ns if is_open else None,
