@@ -16,7 +16,7 @@ class Stream:
         fps: frames that arrived in a second (an open loop: late or not); absent where each came when the last one was
             done (a closed loop).
         frames: how many.
-        fps_reached: frames per second that were done; at most ``fps``, and in a closed loop the most that the board can.
+        fps_reached: frames per second that were done; at most ``fps``; in a closed loop the most there can be.
         deadline_ms: a frame that took longer since its arrival is late; absent in a closed loop.
         misses: late frames.
         latency_ms: from a frame's arrival until its output was there; the time it waited for its turn included.
