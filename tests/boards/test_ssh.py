@@ -12,7 +12,11 @@ from svitkit.boards import ssh_session
 from svitkit.boards.hosts import Host
 from svitkit.boards.ssh import open_ssh, write_tree
 from svitkit.errors import ConfigError, RunError
+from svitkit.runtime.clusters import CLUSTER_FILES, read_clusters
+from svitkit.runtime.device_state import STATE_FILES, read_device_state
+from svitkit.runtime.power_meter import METER_FILES, find_meter
 from tests.boards.ssh_server import Server, wait_until
+from tests.runtime.sysfs_trees import BOARDS, plant
 
 
 def test_a_program_runs_in_the_scratch_directory_and_its_output_comes_back(host: Host) -> None:
@@ -161,6 +165,24 @@ def test_clocks_and_temperatures_are_those_of_the_board(host: Host, server: Serv
     with open_ssh(host) as board, board.look([governor.replace("cpu0", "cpu[0-9]*"), "sys/nothing*"]) as root:
         assert (root / governor).read_text() == "boards-own\n"
         assert len([path for path in root.rglob("*") if path.is_file()]) == 1
+
+
+@pytest.mark.parametrize("name", ["raspberry-pi-5", "jetson-nano", "jetson-orin-nano", "rock-5b"])
+def test_every_sensor_of_a_board_is_found_over_the_connection(
+    host: Host, server: Server, tmp_path: Path, name: str
+) -> None:
+    here = plant(tmp_path / "here", BOARDS[name])
+    plant(server.root, BOARDS[name])
+    with open_ssh(host) as board:
+        with board.look(STATE_FILES) as there:
+            assert read_device_state(there) == read_device_state(here)
+        with board.look(CLUSTER_FILES) as there:
+            assert read_clusters(there) == read_clusters(here)
+        with board.look(METER_FILES) as there:
+            found, wanted = find_meter(there), find_meter(here)
+    assert (found is None) == (wanted is None) == (name == "rock-5b")
+    if found is not None and wanted is not None:
+        assert (found.files, found.commands, found.scope) == (wanted.files, wanted.commands, wanted.scope)
 
 
 def test_a_board_cannot_write_outside_of_the_copy_of_its_tree(tmp_path: Path) -> None:
