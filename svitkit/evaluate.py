@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,12 +141,18 @@ def load_for(model: ModelMetadata, data: str) -> Dataset:
     Raises:
         ConfigError: the data are missing or wrong, or do not fit the network.
     """
+    return load_for_each([model], data)[0]
+
+
+def load_for_each(models: Sequence[ModelMetadata], data: str) -> list[Dataset]:
+    """Loads data once, and returns them as each of several networks wants to see them; see :func:`load_for`."""
     from svitkit.data.load import load_data
     from svitkit.runtime.device_checks import check_data
 
-    dataset = load_data(data, timesteps=model.timesteps)
-    check_data(dataset, model)
-    return replace(dataset, normalization=model.normalization)
+    loaded = {steps: load_data(data, timesteps=steps) for steps in {model.timesteps for model in models}}
+    for model in models:
+        check_data(loaded[model.timesteps], model)
+    return [replace(loaded[model.timesteps], normalization=model.normalization) for model in models]
 
 
 def _evaluation(runtime: str, dataset: Dataset, split: str, limit: int | None, percent: float) -> Evaluation:
