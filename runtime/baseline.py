@@ -1,8 +1,9 @@
 """A gate against regressions: runs beside those of a baseline, judged by confidence intervals.
 
 A run is slower only if the whole interval of the ratio of its median to the baseline's lies above the limit; where the
-interval holds the limit, the samples do not decide. The interval covers what differs within the two runs. What differs
-from run to run on the same board (where memory lies, how warm it is) is what the limit is for.
+interval holds the limit, the samples do not decide. From a baseline of several nights, how much runs on a place differ
+is estimated, pooled over its bundles, and the interval covers that. One night does not tell it: then the interval
+covers what differs within the two runs alone, and the limit has to be wider than what differs from run to run.
 
 Many comparisons would cry wolf: of 30 at 99 %, one is wrong every third night or so. The 1 % is divided among the
 intervals of a night (Bonferroni), so that all of them hold together in 99 of 100 nights.
@@ -10,6 +11,7 @@ intervals of a night (Bonferroni), so that all of them hold together in 99 of 10
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ import numpy as np
 
 from svitkit.errors import ConfigError
 from svitkit.runtime.fleet_results import RunKey, read_results
-from svitkit.runtime.intervals import LEAST_BLOCKS, Interval, Series, median_ratio, share_difference
+from svitkit.runtime.intervals import LEAST_BLOCKS, Interval, Series, Spread, median_ratio, run_spread, share_difference
 from svitkit.runtime.record import Accuracy, BenchRecord, read_record
 
 Verdict = Literal["passed", "regression", "undecided", "not compared"]
@@ -48,8 +50,8 @@ class Comparison:
 
     Attributes:
         metric: ``latency`` (p50, ms), ``accuracy`` (percent), ``peak memory`` or ``weights`` (bytes).
-        before, after: the figure; None where it was not measured.
-        change: after / before - 1; of accuracy after - before, in percentage points.
+        before, after: the figure, that of the last night; None where it was not measured.
+        change: after / before - 1, of latency from all nights; of accuracy after - before, in percentage points.
         low, high: confidence interval of the change; None of what is compared exactly.
         verdict: what follows.
         reason: why it is not compared, or not decided.
@@ -65,33 +67,33 @@ class Comparison:
     reason: str | None = None
 
 
-Pair = tuple[BenchRecord, BenchRecord]
+Pair = tuple[Sequence[BenchRecord], BenchRecord]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
-    """Measurements of another day.
+    """Measurements of other days.
 
     Attributes:
         path: where they are from.
-        runs: by bundle and place, where a fleet's results say the bundles' names.
+        runs: by bundle and place, where a fleet's results say the bundles' names; the oldest first.
         record: the one that there is, where there is one.
     """
 
     path: Path
-    runs: dict[tuple[str, str], BenchRecord]
+    runs: dict[tuple[str, str], list[BenchRecord]]
     record: BenchRecord | None = None
 
-    def find(self, run: RunKey, family: str, mode: str) -> BenchRecord | None:
-        """Returns what a run is compared with: the same bundle's record from the same place.
+    def find(self, run: RunKey, family: str, mode: str) -> list[BenchRecord]:
+        """Returns what a run is compared with: the same bundle's records from the same place, the oldest first.
 
         A record alone does not know its bundle's name, so it counts for any bundle of its family and mode there.
         """
         alone = self.record
         if alone is None:
-            return self.runs.get((run.bundle, run.where))
-        same = (alone.family, alone.mode, alone.place or alone.board) == (family, mode, run.where)
-        return alone if same else None
+            return self.runs.get((run.bundle, run.where), [])
+        same = (alone.family, alone.mode, _place(alone)) == (family, mode, run.where)
+        return [alone] if same else []
 
     def require(self, runs: Iterable[tuple[RunKey, str, str]]) -> None:
         """Checks, before anything runs, that the baseline has to do with it.
@@ -102,10 +104,10 @@ class Baseline:
         Raises:
             ConfigError: it holds none of the runs, or its one record stands beside several.
         """
-        found = [run for run in runs if self.find(*run) is not None]
+        found = [run for run in runs if self.find(*run)]
         if not found:
             known = ", ".join(sorted(f"{bundle} on {where}" for bundle, where in self.runs)) or (
-                f"{self.record.family} ({self.record.mode}) on {self.record.place or self.record.board}"
+                f"{self.record.family} ({self.record.mode}) on {_place(self.record)}"
                 if self.record is not None
                 else "no run that was measured"
             )
@@ -120,42 +122,68 @@ class Baseline:
             )
 
 
-def read_baseline(path: Path) -> Baseline:
-    """Reads a record (``*.json``), or the results of a fleet.
+def read_baseline(path: Path, *, apart_from: Path | None = None) -> Baseline:
+    """Reads a record (``*.json``), the results of a fleet, or all results (``*.jsonl``) in a folder.
+
+    Args:
+        path: the file or folder.
+        apart_from: a file in the folder that is not read.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is none of these.
     """
     if path.suffix == ".json":
         return Baseline(path=path, runs={}, record=read_record(path))
-    _, runs = read_results(path)
-    measured = {(key.bundle, key.where): run.record for key, run in runs.items() if run.record is not None}
-    return Baseline(path=path, runs=measured)
+    own = None if apart_from is None else apart_from.resolve()
+    files = sorted(file for file in path.glob("*.jsonl") if file.resolve() != own) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(
+            f"{path} holds no other results (*.jsonl) to compare with. 'svitkit bench --boards' writes them."
+        )
+    runs: dict[tuple[str, str], list[BenchRecord]] = defaultdict(list)
+    for file in files:
+        for key, run in read_results(file)[1].items():
+            if run.record is not None:
+                runs[key.bundle, key.where].append(run.record)
+    for records in runs.values():
+        records.sort(key=lambda record: record.started_at)
+    return Baseline(path=path, runs=dict(runs))
 
 
 def compare_runs(pairs: Sequence[Pair], gate: Gate) -> list[tuple[Comparison, ...]]:
-    """Compares runs with those of a baseline.
+    """Compares runs with those of a baseline: latencies with all comparable ones, the rest with the last.
 
     That golden outputs differ, or a run is not valid for another reason, its record says itself.
 
     Args:
-        pairs: of each run the baseline's record, and the new one.
+        pairs: of each run the baseline's records, the oldest first and at least one, and the new one.
         gate: the limits.
 
     Returns:
         For every pair latency, accuracy, peak memory and weights.
     """
-    intervals = sum((_untimed(*pair) is None) + (_uncounted(*pair) is None) for pair in pairs)
-    alpha = gate.alpha / max(1, intervals)
+    timed = [[before for before in befores if _untimed(before, after) is None] for befores, after in pairs]
+    counted = [_uncounted(befores[-1], after) is None for befores, after in pairs]
+    alpha = gate.alpha / max(1, sum(map(bool, timed)) + sum(counted))
+    repeated: dict[str, list[list[Series]]] = defaultdict(list)
+    for runs, (_, after) in zip(timed, pairs, strict=True):
+        repeated[_place(after)].append([_series(run) for run in runs])
+    spreads = {place: run_spread(programs) for place, programs in repeated.items()}
     return [
         (
-            _latency(before, after, gate.max_slowdown, alpha),
-            _accuracy(before, after, alpha),
-            _peak(before, after, gate.max_growth),
-            _bytes("weights", before.memory.weights_bytes, after.memory.weights_bytes, gate.max_growth),
+            _latency(runs, after, gate.max_slowdown, alpha, spreads[_place(after)])
+            if runs
+            else _no_latency(befores[-1], after),
+            _accuracy(befores[-1], after, alpha),
+            _peak(befores[-1], after, gate.max_growth),
+            _bytes("weights", befores[-1].memory.weights_bytes, after.memory.weights_bytes, gate.max_growth),
         )
-        for before, after in pairs
+        for runs, (befores, after) in zip(timed, pairs, strict=True)
     ]
+
+
+def _place(record: BenchRecord) -> str:
+    return record.place or record.board
 
 
 def _series(record: BenchRecord) -> Series:
@@ -179,17 +207,20 @@ def _untimed(before: BenchRecord, after: BenchRecord) -> str | None:
     return None
 
 
-def _latency(before: BenchRecord, after: BenchRecord, limit: float, alpha: float) -> Comparison:
-    old, new = (record.latency_ms.p50 for record in (before, after))
-    why = _untimed(before, after)
-    if why is not None:
-        return Comparison(metric="latency", before=old, after=new, verdict="not compared", reason=why)
-    ratio = median_ratio(_series(before), _series(after), alpha=alpha)
+def _no_latency(before: BenchRecord, after: BenchRecord) -> Comparison:
+    old, new, why = before.latency_ms.p50, after.latency_ms.p50, _untimed(before, after)
+    return Comparison(metric="latency", before=old, after=new, verdict="not compared", reason=why)
+
+
+def _latency(
+    before: Sequence[BenchRecord], after: BenchRecord, limit: float, alpha: float, spread: Spread | None
+) -> Comparison:
+    ratio = median_ratio([_series(run) for run in before], _series(after), alpha=alpha, spread=spread)
     verdict, reason = _judge(ratio.low > 1 + limit, ratio.high <= 1 + limit, f"slower than by {limit:.1%}")
     return Comparison(
         metric="latency",
-        before=old,
-        after=new,
+        before=before[-1].latency_ms.p50,
+        after=after.latency_ms.p50,
         change=ratio.estimate - 1,
         low=ratio.low - 1,
         high=ratio.high - 1,

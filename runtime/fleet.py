@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 from svitkit.boards.board import Board
@@ -20,7 +20,7 @@ from svitkit.boards.preflight import check_bundle
 from svitkit.errors import ConfigError, SvitError
 from svitkit.files import sha256
 from svitkit.manifest import MANIFEST_NAME, Manifest, read_manifest
-from svitkit.runtime.fleet_results import FleetRun, RunKey
+from svitkit.runtime.fleet_results import FleetRun, Results, RunKey
 from svitkit.runtime.record import BenchRecord
 
 THIS_MACHINE = "this machine"
@@ -115,7 +115,28 @@ def machine_of(board: Board) -> str:
     return THIS_MACHINE if address == "localhost" else f"{address}, port {host.port or 'of ssh'}"
 
 
-def run_jobs(jobs: Sequence[Job], measure: Measure) -> Iterator[FleetRun]:
+def run_fleet(
+    jobs: Sequence[Job], results: Results, measure: Measure, ended: Callable[[FleetRun], None]
+) -> list[FleetRun]:
+    """Runs the jobs that no measurement stands for in the results yet, and writes down each as it ends.
+
+    Args:
+        jobs: the jobs.
+        results: what is known, and where the rest is written.
+        measure: makes a run, see :func:`run_jobs`.
+        ended: told of every run that ends now.
+
+    Returns:
+        What became of each job.
+    """
+    with contextlib.closing(run_jobs([job for job in jobs if not results.has_record(job.key)], measure)) as runs:
+        for run in runs:
+            results.add(run)
+            ended(run)
+    return [results.of(job.key) for job in jobs]
+
+
+def run_jobs(jobs: Sequence[Job], measure: Measure) -> Generator[FleetRun]:
     """Runs jobs, one thread a machine, and yields what became of each as it ends.
 
     Where the caller stops listening, or is interrupted, what runs is ended, and boards are left as they were found.

@@ -95,9 +95,13 @@ class Results:
         self.path = path
         self._runs = dict(runs)
 
-    def find(self, key: RunKey) -> FleetRun | None:
-        """Returns what became of a run; None if nothing is known."""
-        return self._runs.get(key)
+    def of(self, key: RunKey) -> FleetRun:
+        """Returns what became of a run that ended."""
+        return self._runs[key]
+
+    def has_record(self, key: RunKey) -> bool:
+        """Whether a run was measured."""
+        return key in self._runs and self._runs[key].outcome == "measured"
 
     def add(self, run: FleetRun) -> None:
         """Appends what became of a run, unless the file says just that already."""

@@ -5,12 +5,16 @@ sample, and every input has a time of its own, so samples are not independent an
 are, from the series closed to a circle (the block bootstrap of Kuensch, Annals of Statistics 17, 1989, with the circle
 of Politis and Romano, "A circular block-resampling procedure for stationary data", 1992). A block has whole turns of
 the inputs and about sqrt(n) samples; what lasts longer than a block is not seen.
+
+Two runs of one program differ by more than their samples tell: memory lies elsewhere, the board is warmer. Where runs
+were repeated, how much their medians differ is estimated from them (Kalibera and Jones, "Rigorous benchmarking in
+reasonable time", 2013, with two levels: runs, and samples within a run).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -22,6 +26,8 @@ RESAMPLES = 1000
 LEAST_BLOCKS = 4
 CHUNK = 1 << 22
 """Samples that are drawn at a time."""
+LEAST_FREEDOM = 4
+"""Degrees of freedom from which on the differences of runs are estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,28 +62,61 @@ class Series:
         return len(self.samples) // self.block
 
 
-def median_ratio(before: Series, after: Series, *, alpha: float) -> Interval:
-    """Estimates the ratio of two medians, after / before.
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How much the medians of runs differ that should be alike.
 
-    The logarithms of the medians are taken for normal, their standard errors from the bootstrap; the quantiles are
-    those of Student's t, with degrees of freedom by Welch and Satterthwaite from the numbers of blocks.
+    Attributes:
+        variance: of the logarithm of a run's median.
+        freedom: degrees of freedom of the estimate.
+    """
+
+    variance: float
+    freedom: float
+
+
+def run_spread(repeated: Iterable[Sequence[Series]]) -> Spread | None:
+    """Estimates the spread of runs, pooled over several programs on one machine; None from too few runs.
 
     Args:
-        before: a series of at least ``LEAST_BLOCKS`` blocks.
+        repeated: of each program its runs.
+    """
+    logs = [np.log([np.median(run.samples) for run in runs]) for runs in repeated if runs]
+    freedom = sum(len(medians) - 1 for medians in logs)
+    if freedom < LEAST_FREEDOM:
+        return None
+    return Spread(variance=sum(float(((m - m.mean()) ** 2).sum()) for m in logs) / freedom, freedom=freedom)
+
+
+def median_ratio(before: Sequence[Series], after: Series, *, alpha: float, spread: Spread | None = None) -> Interval:
+    """Estimates the ratio of a run's median to that of one or several runs, after / before.
+
+    The logarithms of the medians are taken for normal. Their variance is that of runs, or where it is greater, or
+    nothing else is known, that of the samples by the bootstrap; the quantiles are those of Student's t.
+
+    Args:
+        before: runs of at least ``LEAST_BLOCKS`` blocks each.
         after: another one.
         alpha: probability that the interval misses the ratio (0..1).
+        spread: how much runs differ; None where that is not known.
     """
     from scipy.special import stdtrit
 
-    estimate = math.log(np.median(after.samples) / np.median(before.samples))
-    errors = [log_median_error(series) for series in (before, after)]
-    variances = [error**2 for error in errors]
-    if sum(variances) == 0:
-        return Interval(estimate=math.exp(estimate), low=math.exp(estimate), high=math.exp(estimate))
-    parts = [v**2 / (series.blocks - 1) for v, series in zip(variances, (before, after), strict=True)]
-    freedom = sum(variances) ** 2 / sum(parts)
-    half = float(stdtrit(freedom, 1 - alpha / 2)) * math.sqrt(sum(variances))
+    medians = np.log([np.median(run.samples) for run in before])
+    estimate = math.log(np.median(after.samples)) - float(medians.mean())
+    within = _within([*[(run, 1 / len(before)) for run in before], (after, 1.0)])
+    runs = None if spread is None else Spread(variance=spread.variance * (1 + 1 / len(before)), freedom=spread.freedom)
+    taken = within if runs is None or within.variance > runs.variance else runs
+    half = float(stdtrit(taken.freedom, 1 - alpha / 2)) * math.sqrt(taken.variance)
     return Interval(estimate=math.exp(estimate), low=math.exp(estimate - half), high=math.exp(estimate + half))
+
+
+def _within(weighted: Sequence[tuple[Series, float]]) -> Spread:
+    """Returns the variance of a weighted sum of log medians by their samples, with Welch's degrees of freedom."""
+    variances = [(weight * log_median_error(series)) ** 2 for series, weight in weighted]
+    parts = [v**2 / (series.blocks - 1) for v, (series, _) in zip(variances, weighted, strict=True)]
+    variance = sum(variances)
+    return Spread(variance=variance, freedom=variance**2 / sum(parts) if variance else 1.0)
 
 
 def log_median_error(series: Series) -> float:
