@@ -1,6 +1,6 @@
 """A gate against regressions: runs beside those of a baseline, judged by confidence intervals.
 
-A run is slower only if the whole interval of the ratio of its median to the baseline's lies above the limit; where the
+A run is slower only if the whole interval of the ratio of its latency to the baseline's lies above the limit; where the
 interval holds the limit, the samples do not decide. From a baseline of several nights, how much runs on a place differ
 is estimated, pooled over its bundles, and the interval covers that. One night does not tell it: then the interval
 covers what differs within the two runs alone, and the limit has to be wider than what differs from run to run.
@@ -21,7 +21,15 @@ import numpy as np
 
 from svitkit.errors import ConfigError
 from svitkit.runtime.fleet_results import RunKey, read_results
-from svitkit.runtime.intervals import LEAST_BLOCKS, Interval, Series, Spread, median_ratio, run_spread, share_difference
+from svitkit.runtime.intervals import (
+    LEAST_BLOCKS,
+    Interval,
+    Series,
+    Spread,
+    latency_ratio,
+    run_spread,
+    share_difference,
+)
 from svitkit.runtime.record import Accuracy, BenchRecord, read_record
 
 Verdict = Literal["passed", "regression", "undecided", "not compared"]
@@ -34,7 +42,7 @@ class Gate:
     """What counts as a regression.
 
     Attributes:
-        max_slowdown: share by which the median latency may grow.
+        max_slowdown: share by which the latency may grow.
         max_growth: share by which peak memory and weights may grow.
         alpha: probability that any of the intervals of a night is wrong.
     """
@@ -51,7 +59,7 @@ class Comparison:
     Attributes:
         metric: ``latency`` (p50, ms), ``accuracy`` (percent), ``peak memory`` or ``weights`` (bytes).
         before, after: the figure, that of the last night; None where it was not measured.
-        change: after / before - 1, of latency from all nights; of accuracy after - before, in percentage points.
+        change: after / before - 1, of latency input by input and from all nights; of accuracy after - before, in points.
         low, high: confidence interval of the change; None of what is compared exactly.
         verdict: what follows.
         reason: why it is not compared, or not decided.
@@ -187,7 +195,7 @@ def _place(record: BenchRecord) -> str:
 
 
 def _series(record: BenchRecord) -> Series:
-    return Series(samples=np.array(record.samples_ns, np.float64), turn=max(1, record.golden.count))
+    return Series(samples=np.array(record.samples_ns, np.float64), inputs=max(1, record.golden.count))
 
 
 def _untimed(before: BenchRecord, after: BenchRecord) -> str | None:
@@ -198,11 +206,13 @@ def _untimed(before: BenchRecord, after: BenchRecord) -> str | None:
         old, new = getattr(before, name), getattr(after, name)
         if old != new:
             return f"the baseline's {name} is {old}, now {new}"
+    if before.golden.count != after.golden.count:
+        return f"the baseline's is of {before.golden.count} inputs, now {after.golden.count}"
     if not before.valid or not after.valid:
         return f"the {'run' if before.valid else 'baseline'} is not valid"
     few = min((_series(record) for record in (before, after)), key=lambda series: series.blocks)
     if few.blocks < LEAST_BLOCKS:
-        wanted = f"{LEAST_BLOCKS} blocks of {few.block}"
+        wanted = f"{LEAST_BLOCKS} blocks of {few.block * few.inputs}"
         return f"{len(few.samples)} samples are too few, {wanted} are wanted"
     return None
 
@@ -215,7 +225,7 @@ def _no_latency(before: BenchRecord, after: BenchRecord) -> Comparison:
 def _latency(
     before: Sequence[BenchRecord], after: BenchRecord, limit: float, alpha: float, spread: Spread | None
 ) -> Comparison:
-    ratio = median_ratio([_series(run) for run in before], _series(after), alpha=alpha, spread=spread)
+    ratio = latency_ratio([_series(run) for run in before], _series(after), alpha=alpha, spread=spread)
     verdict, reason = _judge(ratio.low > 1 + limit, ratio.high <= 1 + limit, f"slower than by {limit:.1%}")
     return Comparison(
         metric="latency",

@@ -1,13 +1,16 @@
-"""Confidence intervals for the difference of two measurements: of medians of latencies, of shares of right answers.
+"""Confidence intervals for the difference of two measurements: of latencies, of shares of right answers.
 
-Samples of latency are taken one after another, the inputs in turn. What disturbs a computer lasts longer than one
-sample, and every input has a time of its own, so samples are not independent and are not drawn singly: whole blocks
-are, from the series closed to a circle (the block bootstrap of Kuensch, Annals of Statistics 17, 1989, with the circle
-of Politis and Romano, "A circular block-resampling procedure for stationary data", 1992). A block has whole turns of
-the inputs and about sqrt(n) samples; what lasts longer than a block is not seen.
+Samples of latency are taken one after another, the inputs in turn, and every input has a time of its own, which depends
+on its spikes. The latency of a run is therefore the geometric mean, over the inputs, of the median of an input's
+samples.
+
+What disturbs a computer lasts longer than one sample, so samples are not independent and are not drawn singly: whole
+blocks are, from the series closed to a circle (the block bootstrap of Kuensch, Annals of Statistics 17, 1989, with the
+circle of Politis and Romano, "A circular block-resampling procedure for stationary data", 1992). A block has whole
+turns of the inputs and about sqrt(n) samples; what lasts longer than a block is not seen.
 
 Two runs of one program differ by more than their samples tell: memory lies elsewhere, the board is warmer. Where runs
-were repeated, how much their medians differ is estimated from them (Kalibera and Jones, "Rigorous benchmarking in
+were repeated, how much their latencies differ is estimated from them (Kalibera and Jones, "Rigorous benchmarking in
 reasonable time", 2013, with two levels: runs, and samples within a run).
 """
 
@@ -45,29 +48,45 @@ class Series:
 
     Attributes:
         samples: (n,) float64, positive.
-        turn: number of inputs that were taken in turn.
+        inputs: number of inputs that were taken in turn.
     """
 
     samples: NDArray[np.float64]
-    turn: int
+    inputs: int
+
+    @property
+    def turns(self) -> NDArray[np.float64]:
+        """The whole turns, (turns, inputs) float64."""
+        return self.samples[: len(self.samples) // self.inputs * self.inputs].reshape(-1, self.inputs)
 
     @property
     def block(self) -> int:
-        """Samples of a block: the least number of whole turns that is not below sqrt(n)."""
-        return self.turn * math.ceil(math.sqrt(len(self.samples)) / self.turn)
+        """Turns of a block: the least number with at least sqrt(n) samples."""
+        return math.ceil(math.sqrt(len(self.samples)) / self.inputs)
 
     @property
     def blocks(self) -> int:
         """Whole blocks in the series."""
-        return len(self.samples) // self.block
+        return len(self.turns) // self.block
+
+    @property
+    def log_latency(self) -> float:
+        """The logarithm of the latency."""
+        return float(log_latencies(self.turns[None])[0])
+
+
+def log_latencies(turns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the logarithms (R,) float64 of the latencies of series of whole turns, (R, turns, inputs) float64."""
+    found: NDArray[np.float64] = np.log(np.median(turns, axis=1)).mean(axis=1)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How much the medians of runs differ that should be alike.
+    """How much the latencies of runs differ that should be alike.
 
     Attributes:
-        variance: of the logarithm of a run's median.
+        variance: of the logarithm of a run's latency.
         freedom: degrees of freedom of the estimate.
     """
 
@@ -81,17 +100,17 @@ def run_spread(repeated: Iterable[Sequence[Series]]) -> Spread | None:
     Args:
         repeated: of each program its runs.
     """
-    logs = [np.log([np.median(run.samples) for run in runs]) for runs in repeated if runs]
-    freedom = sum(len(medians) - 1 for medians in logs)
+    logs = [np.array([run.log_latency for run in runs]) for runs in repeated if runs]
+    freedom = sum(len(latencies) - 1 for latencies in logs)
     if freedom < LEAST_FREEDOM:
         return None
-    return Spread(variance=sum(float(((m - m.mean()) ** 2).sum()) for m in logs) / freedom, freedom=freedom)
+    return Spread(variance=sum(float(((own - own.mean()) ** 2).sum()) for own in logs) / freedom, freedom=freedom)
 
 
-def median_ratio(before: Sequence[Series], after: Series, *, alpha: float, spread: Spread | None = None) -> Interval:
-    """Estimates the ratio of a run's median to that of one or several runs, after / before.
+def latency_ratio(before: Sequence[Series], after: Series, *, alpha: float, spread: Spread | None = None) -> Interval:
+    """Estimates the ratio of a run's latency to that of one or several runs, after / before.
 
-    The logarithms of the medians are taken for normal. Their variance is that of runs, or where it is greater, or
+    The logarithms of latencies are taken for normal. Their variance is that of runs, or where it is greater, or
     nothing else is known, that of the samples by the bootstrap; the quantiles are those of Student's t.
 
     Args:
@@ -102,8 +121,7 @@ def median_ratio(before: Sequence[Series], after: Series, *, alpha: float, sprea
     """
     from scipy.special import stdtrit
 
-    medians = np.log([np.median(run.samples) for run in before])
-    estimate = math.log(np.median(after.samples)) - float(medians.mean())
+    estimate = after.log_latency - sum(run.log_latency for run in before) / len(before)
     within = _within([*[(run, 1 / len(before)) for run in before], (after, 1.0)])
     runs = None if spread is None else Spread(variance=spread.variance * (1 + 1 / len(before)), freedom=spread.freedom)
     taken = within if runs is None or within.variance > runs.variance else runs
@@ -112,25 +130,24 @@ def median_ratio(before: Sequence[Series], after: Series, *, alpha: float, sprea
 
 
 def _within(weighted: Sequence[tuple[Series, float]]) -> Spread:
-    """Returns the variance of a weighted sum of log medians by their samples, with Welch's degrees of freedom."""
-    variances = [(weight * log_median_error(series)) ** 2 for series, weight in weighted]
+    """Returns the variance of a weighted sum of log latencies by their samples, with Welch's degrees of freedom."""
+    variances = [(weight * log_latency_error(series)) ** 2 for series, weight in weighted]
     parts = [v**2 / (series.blocks - 1) for v, (series, _) in zip(variances, weighted, strict=True)]
     variance = sum(variances)
     return Spread(variance=variance, freedom=variance**2 / sum(parts) if variance else 1.0)
 
 
-def log_median_error(series: Series) -> float:
-    """Returns the standard error of the logarithm of a series' median, by the circular block bootstrap."""
-    n, block = len(series.samples), series.block
+def log_latency_error(series: Series) -> float:
+    """Returns the standard error of the logarithm of a series' latency, by the circular block bootstrap."""
+    turns, block = series.turns, series.block
     random = np.random.default_rng(0)  # the same samples give the same verdict
-    count = math.ceil(n / block)
-    medians: list[NDArray[np.float64]] = []
-    for first in range(0, RESAMPLES, step := max(1, CHUNK // n)):
+    found: list[NDArray[np.float64]] = []
+    for first in range(0, RESAMPLES, step := max(1, CHUNK // turns.size)):
         draws = min(step, RESAMPLES - first)
-        starts = random.integers(n, size=(draws, count, 1))
-        drawn = ((starts + np.arange(block)) % n).reshape(draws, -1)[:, :n]
-        medians.append(np.median(series.samples[drawn], axis=1))
-    return float(np.log(np.concatenate(medians)).std(ddof=1))
+        starts = random.integers(len(turns), size=(draws, math.ceil(len(turns) / block), 1))
+        drawn = ((starts + np.arange(block)) % len(turns)).reshape(draws, -1)[:, : len(turns)]
+        found.append(log_latencies(turns[drawn]))
+    return float(np.concatenate(found).std(ddof=1))
 
 
 def share_difference(before: tuple[int, int], after: tuple[int, int], *, alpha: float) -> Interval:
