@@ -59,7 +59,7 @@ class Comparison:
     Attributes:
         metric: ``latency`` (p50, ms), ``accuracy`` (percent), ``peak memory`` or ``weights`` (bytes).
         before, after: the figure, that of the last night; None where it was not measured.
-        change: after / before - 1, of latency input by input and from all nights; of accuracy after - before, in points.
+        change: after / before - 1, of latency input by input and over all nights; of accuracy the points gained.
         low, high: confidence interval of the change; None of what is compared exactly.
         verdict: what follows.
         reason: why it is not compared, or not decided.
