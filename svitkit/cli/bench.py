@@ -55,7 +55,7 @@ def _show_schema(wanted: bool) -> None:
 
 
 def bench(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Folders of 'svitkit build'.")],
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Folders of 'svitkit build'.")],
     board: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where to run; the board it was built for if not given.")
     ] = None,
@@ -92,7 +92,8 @@ def bench(
         typer.Option(
             metavar="PERCENT",
             min=0,
-            help="A median latency that is surely longer than the baseline's by more is a regression; 5 if not given.",
+            help="A latency that is surely longer than the baseline's by more, with its whole confidence interval, is "
+            "a regression; 5 if not given.",
         ),
     ] = None,
     max_growth: Annotated[
