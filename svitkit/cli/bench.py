@@ -17,10 +17,10 @@ from svitkit.cli.options import FINDING, AsJson, Data, Host, Threads, Wait
 from svitkit.cli.output import answer, progress
 
 if TYPE_CHECKING:
-    from svitkit.runtime.baseline import Baseline, Gate
+    from svitkit.runtime.baseline import Baseline
     from svitkit.runtime.fleet_results import FleetRun
+    from svitkit.runtime.gate import Gate
 
-FAILURE = 1
 PERCENT = 100
 
 
@@ -130,7 +130,8 @@ def bench(
         )
     if baseline is None and (max_slowdown is not None or max_growth is not None):
         raise typer.BadParameter("--max-slowdown and --max-growth are limits of a comparison and need --baseline PATH")
-    from svitkit.runtime.baseline import Gate, read_baseline
+    from svitkit.runtime.baseline import read_baseline
+    from svitkit.runtime.gate import Gate
 
     limits = {"max_slowdown": max_slowdown, "max_growth": max_growth}
     wish = Wish(
@@ -164,8 +165,8 @@ def _bench_one(bundle: Path, board: str | None, host: str | None, wish: Wish, *,
     from svitkit.cli.fleet_view import comparison_table, is_regression
     from svitkit.evaluate import load_for
     from svitkit.manifest import read_manifest
-    from svitkit.runtime.baseline import compare_runs
     from svitkit.runtime.fleet import run_key
+    from svitkit.runtime.gate import compare_runs
     from svitkit.runtime.measure import bench as measure
     from svitkit.runtime.profile_table import render_whole
     from svitkit.runtime.record import record_json, write_record
@@ -205,9 +206,9 @@ def _bench_fleet(bundles: list[Path], boards: list[str], wish: Wish, resume: boo
     from svitkit.cli.fleet_bars import fleet_bars
     from svitkit.cli.fleet_view import exit_code, view_fleet
     from svitkit.evaluate import load_for_each
-    from svitkit.runtime.baseline import compare_runs
     from svitkit.runtime.fleet import Job, plan_jobs, run_fleet
     from svitkit.runtime.fleet_results import open_results
+    from svitkit.runtime.gate import compare_runs
     from svitkit.runtime.measure import bench as measure
     from svitkit.runtime.record import BenchRecord
 

@@ -10,8 +10,8 @@ from rich.console import RenderableType
 
 from svitkit.cli.options import FINDING
 from svitkit.cli.output import kibibytes, table
-from svitkit.runtime.baseline import Comparison
 from svitkit.runtime.fleet_results import FleetRun, RunKey
+from svitkit.runtime.gate import Comparison
 from svitkit.runtime.record import BenchRecord
 from svitkit.runtime.record_table import NOT_A_BOARD
 
