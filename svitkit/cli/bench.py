@@ -219,7 +219,7 @@ def _bench_fleet(bundles: list[Path], boards: list[str], wish: Wish, resume: boo
         known = wish.baseline
         if known is not None:
             known.require((key, model.family, model.mode) for key, model in models.items())
-        datasets = dict(zip(models, load_for_each(list(models.values()), wish.data), strict=True))
+        datasets = load_for_each({job.key.bundle: job.manifest.model for job in jobs}, wish.data)
         with (
             open_results(wish.out, {"data": wish.data, **wish.options}, resume=resume) as results,
             fleet_bars(jobs) as bars,
@@ -230,7 +230,7 @@ def _bench_fleet(bundles: list[Path], boards: list[str], wish: Wish, resume: boo
                     job.bundle,
                     job.board,
                     wait_s=wish.wait_s,
-                    dataset=datasets[job.key],
+                    dataset=datasets[job.key.bundle],
                     timeout_s=wish.timeout_s,
                     progress=bars.begin(job),
                     **wish.options,

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from svitkit import doctor
 from svitkit.boards.board import load_board
+from svitkit.boards.ssh import open_ssh
 from svitkit.cli.app import Session, app
 from svitkit.runtime.measure import bench
 from tests.boards.ssh_server import Server, wait_until
@@ -82,6 +83,15 @@ def test_a_place_is_a_board_for_the_other_verbs_too(rack: Path, monkeypatch: pyt
     checks = [check for check in doctor.examine("pi4-left") if check.stage == "board pi4-left"]
     assert checks
     assert all(check.ok for check in checks)
+
+
+def test_waiting_for_a_board_that_somebody_else_uses_can_be_interrupted(rack: Path, server: Server) -> None:
+    with open_ssh(server.host()):
+        process = subprocess.Popen([sys.executable, "-m", "svitkit", *words("--wait", "600")], stderr=subprocess.PIPE)
+        wait_until(lambda: any(f"pid {process.pid} 600 " in line for line in server.processes()), 60)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+        assert (process.returncode, b"interrupted" in said) == (130, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -184,6 +184,12 @@ def test_a_baseline_of_something_else_is_refused_before_anything_runs(bench: Ben
     assert not (work / "x.jsonl").exists()
 
 
+def test_data_that_one_bundle_cannot_read_are_refused_before_anything_runs(bench: Bench, work: Path) -> None:
+    done = bench("a", "b", "--data", "digits")
+    assert "bundle a: data 'digits' are (1, 16, 16) (C, H, W), the network reads (1, 2, 2)." in str(done.exception)
+    assert not (work / "r.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
