@@ -7,7 +7,8 @@ samples.
 What disturbs a computer lasts longer than one sample, so samples are not independent and are not drawn singly: whole
 blocks are, from the series closed to a circle (the block bootstrap of Kuensch, Annals of Statistics 17, 1989, with the
 circle of Politis and Romano, "A circular block-resampling procedure for stationary data", 1992). A block has whole
-turns of the inputs and about sqrt(n) samples; what lasts longer than a block is not seen.
+turns of the inputs and about sqrt(n) samples, or twice or four times as many where that shows more; what lasts longer
+than a block is not seen.
 
 Two runs of one program differ by more than their samples tell: memory lies elsewhere, the board is warmer. Where runs
 were repeated, how much their latencies differ is estimated from them (Kalibera and Jones, "Rigorous benchmarking in
@@ -27,6 +28,8 @@ from numpy.typing import NDArray
 RESAMPLES = 1000
 # Few blocks say little about how much blocks differ, though Student's t makes up for much of it.
 LEAST_BLOCKS = 4
+LENGTHS = (1, 2, 4)
+"""Lengths of blocks that are tried, as multiples of the shortest."""
 CHUNK = 1 << 22
 """Samples that are drawn at a time."""
 LEAST_FREEDOM = 4
@@ -131,15 +134,29 @@ def latency_ratio(before: Sequence[Series], after: Series, *, alpha: float, spre
 
 def _within(weighted: Sequence[tuple[Series, float]]) -> Spread:
     """Returns the variance of a weighted sum of log latencies by their samples, with Welch's degrees of freedom."""
-    variances = [(weight * log_latency_error(series)) ** 2 for series, weight in weighted]
-    parts = [v**2 / (series.blocks - 1) for v, (series, _) in zip(variances, weighted, strict=True)]
-    variance = sum(variances)
-    return Spread(variance=variance, freedom=variance**2 / sum(parts) if variance else 1.0)
+    spreads = [(log_latency_spread(series), weight**2) for series, weight in weighted]
+    variance = sum(factor * own.variance for own, factor in spreads)
+    parts = sum((factor * own.variance) ** 2 / own.freedom for own, factor in spreads)
+    return Spread(variance=variance, freedom=variance**2 / parts if variance else 1.0)
 
 
-def log_latency_error(series: Series) -> float:
-    """Returns the standard error of the logarithm of a series' latency, by the circular block bootstrap."""
-    turns, block = series.turns, series.block
+def log_latency_spread(series: Series) -> Spread:
+    """Estimates the variance of the logarithm of a series' latency, by the circular block bootstrap.
+
+    Blocks that are too short for what disturbed the samples show too little variance, so the greatest one counts of
+    several lengths of blocks, as long as there are ``LEAST_BLOCKS`` of them.
+    """
+    lengths = [series.block * times for times in LENGTHS]
+    used = [block for block in lengths if len(series.turns) // block >= LEAST_BLOCKS] or lengths[:1]
+    found = [
+        Spread(variance=float(_drawn(series.turns, block).var(ddof=1)), freedom=len(series.turns) // block - 1)
+        for block in used
+    ]
+    return max(found, key=lambda spread: spread.variance)
+
+
+def _drawn(turns: NDArray[np.float64], block: int) -> NDArray[np.float64]:
+    """Draws series of blocks, and returns the logarithms (RESAMPLES,) float64 of their latencies."""
     random = np.random.default_rng(0)  # the same samples give the same verdict
     found: list[NDArray[np.float64]] = []
     for first in range(0, RESAMPLES, step := max(1, CHUNK // turns.size)):
@@ -147,7 +164,7 @@ def log_latency_error(series: Series) -> float:
         starts = random.integers(len(turns), size=(draws, math.ceil(len(turns) / block), 1))
         drawn = ((starts + np.arange(block)) % len(turns)).reshape(draws, -1)[:, : len(turns)]
         found.append(log_latencies(turns[drawn]))
-    return float(np.concatenate(found).std(ddof=1))
+    return np.concatenate(found)
 
 
 def share_difference(before: tuple[int, int], after: tuple[int, int], *, alpha: float) -> Interval:

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -247,7 +247,8 @@ def _bench_fleet(bundles: list[Path], boards: list[str], wish: Wish, resume: boo
         }
         compared = dict(zip(pairs, compare_runs(list(pairs.values()), wish.gate), strict=True))
         result, readable = view_fleet([*runs, *skipped], compared, against=known is not None)
-        show({"results": wish.out, **result}, *readable)
+        gate = None if known is None else {"baseline": known.path, **asdict(wish.gate)}
+        show({"results": wish.out, "gate": gate, **result}, *readable)
     return exit_code(runs, compared)
 
 

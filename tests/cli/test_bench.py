@@ -150,7 +150,9 @@ def test_the_gate_tells_regressions_by_the_exit_code(
     assert bench("a", "--continue", "--baseline", fast, "--max-slowdown", "30").exit_code == 0
     capfd.readouterr()
     bench("a", "--continue", "--baseline", fast, "--json")
-    found = json.loads(capfd.readouterr().out)["runs"][0]["comparisons"]
+    told = json.loads(capfd.readouterr().out)
+    assert told["gate"] == {"baseline": fast, "max_slowdown": 0.05, "max_growth": 0.05, "alpha": 0.01}
+    found = told["runs"][0]["comparisons"]
     verdicts = {each["metric"]: each["verdict"] for each in found}
     assert verdicts == {"latency": "regression", "accuracy": "passed", "peak memory": "passed", "weights": "passed"}
 

@@ -60,7 +60,7 @@ def test_few_samples_decide_nothing_where_many_do() -> None:
 
 def test_the_more_is_compared_the_wider_the_intervals() -> None:
     pair = ([measured()], measured(seed=1))
-    one, many = compare_runs([pair], Gate())[0][0], compare_runs([pair] * 30, Gate())[0][0]
+    one, many = compare_runs([pair], Gate())[0][0], compare_runs([pair] * 8, Gate())[0][0]
     assert one.low is not None
     assert many.low is not None
     assert many.low < one.low
