@@ -137,14 +137,21 @@ def run_fleet(
 
 
 def run_jobs(jobs: Sequence[Job], measure: Measure) -> Generator[FleetRun]:
-    """Runs jobs, one thread a machine, and yields what became of each as it ends.
+    """Runs jobs, machines side by side, and yields what became of each as it ends.
 
-    Where the caller stops listening, or is interrupted, what runs is ended, and boards are left as they were found.
+    What is measured on this machine itself comes first and alone: sending files to other boards would disturb it. Where
+    the caller stops listening, or is interrupted, what runs is ended, and boards are left as they were found.
 
     Args:
         jobs: the jobs; those of one machine run one after another, in this order.
         measure: makes a run; called from several threads at a time. What it raises is the outcome of that run alone.
     """
+    yield from _side_by_side([job for job in jobs if job.board.transport == "local"], measure)
+    yield from _side_by_side([job for job in jobs if job.board.transport != "local"], measure)
+
+
+def _side_by_side(jobs: Sequence[Job], measure: Measure) -> Generator[FleetRun]:
+    """Runs jobs, one thread a machine."""
     machines: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
         machines[job.machine].append(job)

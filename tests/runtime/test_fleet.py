@@ -77,7 +77,7 @@ def test_machines_run_side_by_side_and_each_makes_one_run_at_a_time(
     boards: Callable[..., list[Board]], bundles: list[Path]
 ) -> None:
     jobs, _ = plan_jobs(bundles, boards("left", "right", "again", "qemu-cortex-a72", "qemu-cortex-a53", "tunnel"))
-    watch = Watch()
+    watch = Watch(0.1)
     runs = list(run_jobs(jobs, watch))
     assert {run.run for run in runs} == {job.key for job in jobs}
     assert all(run.outcome == "measured" for run in runs)
@@ -86,6 +86,17 @@ def test_machines_run_side_by_side_and_each_makes_one_run_at_a_time(
     assert together, "nothing ran side by side"
     assert not [pair for pair in together if set(pair) <= here or set(pair) <= there or len(set(pair)) < 2]
     assert [bundle for where, bundle in watch.order if where == "left"] == ["one", "two"]
+
+
+def test_while_this_machine_is_measured_nothing_else_runs(
+    boards: Callable[..., list[Board]], bundles: list[Path], tmp_path: Path
+) -> None:
+    here = write_bundle(tmp_path / "here", load_board("host"))
+    jobs, _ = plan_jobs([*bundles, here], boards("left", "right", "host"))
+    watch = Watch()
+    assert len(list(run_jobs(jobs, watch))) == 5
+    assert watch.order[0] == ("host", "here")
+    assert watch.pairs <= {frozenset(("left", "right"))}
 
 
 def test_machines_are_told_apart_by_their_addresses(boards: Callable[..., list[Board]]) -> None:
