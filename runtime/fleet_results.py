@@ -22,6 +22,8 @@ from svitkit.runtime.record import BenchRecord
 STRICT = ConfigDict(extra="forbid", strict=True)
 Outcome = Literal["measured", "failed", "skipped"]
 Option = str | int | float | bool | None
+BEGINNING = b'{"format_version":1,"kind":"svitkit-fleet",'
+"""How the first line begins."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -134,11 +136,11 @@ def open_results(path: Path, options: Mapping[str, Option], *, resume: bool) -> 
             raise ConfigError(
                 f"'{path}' holds results already. Go on with them (--continue), or choose another file with -o."
             )
-        drop_torn_line(path)
-        if not path.stat().st_size:
-            append_line(path, to_json(FleetHeader(options=dict(options)), FleetHeader))
+        if not read_lines(path):
+            _begin(path, options)
         header, runs = read_results(path)
         _check_options(path, header.options, options)
+        drop_torn_line(path)
         yield Results(path, runs)
 
 
@@ -166,6 +168,15 @@ def read_results(path: Path) -> tuple[FleetHeader, dict[RunKey, FleetRun]]:
 def json_schema() -> dict[str, Any]:
     """Returns the JSON Schema of a line."""
     return TypeAdapter(FleetHeader | FleetRun).json_schema() | {"title": "A line of the results of svitkit bench"}
+
+
+def _begin(path: Path, options: Mapping[str, Option]) -> None:
+    """Writes the first line into a file that is empty, or that a kill left with a part of that line."""
+    torn = path.read_bytes()
+    if torn[: len(BEGINNING)] != BEGINNING[: len(torn)]:
+        raise ConfigError(f"'{path}' is no file of results, and is left as it is. Choose another one with -o.")
+    drop_torn_line(path)
+    append_line(path, to_json(FleetHeader(options=dict(options)), FleetHeader))
 
 
 def _check_options(path: Path, found: Mapping[str, Option], wanted: Mapping[str, Option]) -> None:

@@ -63,7 +63,7 @@ def test_the_last_line_of_a_run_counts_and_a_known_one_is_not_repeated(tmp_path:
         assert results.of(RIGHT) == AGAIN
 
 
-@pytest.mark.parametrize("kept", [5, -9])
+@pytest.mark.parametrize("kept", [0, 5, 60, -9])
 def test_a_line_torn_by_a_kill_is_as_if_it_had_not_been_begun(tmp_path: Path, kept: int) -> None:
     path = write(tmp_path / "r", MEASURED)
     whole = path.read_bytes()
@@ -72,6 +72,15 @@ def test_a_line_torn_by_a_kill_is_as_if_it_had_not_been_begun(tmp_path: Path, ke
         assert read_results(path)[1] == {}
     write(path, MEASURED, resume=True)
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"weights\n and more without an end", b"no line at all", b'{"a":1}\n{"b"'])
+def test_a_file_that_holds_something_else_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "r"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"is no file of results|is not a valid FleetHeader"):
+        write(path, MEASURED, resume=True)
+    assert path.read_bytes() == content
 
 
 def test_results_are_not_overwritten_and_not_mixed_with_those_of_other_options(tmp_path: Path) -> None:
