@@ -1,7 +1,8 @@
 """Boards: what code may be built for them and how they are reached, read from one TOML file each.
 
 ``<board>.toml`` holds the facts of a board, each with its source; ``cpus.toml`` holds what a CPU model offers, shared
-by all boards that have it. The board ``host`` is completed from the machine that svitkit runs on.
+by all boards that have it. The board ``host`` is completed from the machine that svitkit runs on. Where the same board
+stands in several places, the user's boards.toml names the places (:mod:`svitkit.boards.hosts`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from typing import Literal
 from pydantic import ConfigDict, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from svitkit.boards.hosts import config_path, read_hosts
 from svitkit.boards.machine import Machine, read_machine
 from svitkit.errors import ConfigError, UnsupportedError, unknown_name
 from svitkit.manifest import from_json
@@ -112,6 +114,7 @@ class Board:
         system_glibc: glibc of the board's system; None where that is not known.
         qemu_cpu: CPU model of qemu-aarch64, None unless emulated.
         facts: the board's file as it was read, with the sources.
+        place: which one of several, by its table in boards.toml; None where the board's own name says it.
     """
 
     name: str
@@ -128,6 +131,12 @@ class Board:
     system_glibc: str | None
     qemu_cpu: str | None
     facts: BoardFile
+    place: str | None = None
+
+    @property
+    def table(self) -> str:
+        """The name of the table in boards.toml that says how it is reached."""
+        return self.place or self.name
 
     @property
     def emulated(self) -> bool:
@@ -153,16 +162,32 @@ class Board:
 
 
 def load_board(name: str) -> Board:
-    """Reads a board by its name.
+    """Reads a board by its name, or by that of a place in the user's boards.toml.
 
     Raises:
         ConfigError: no board has that name, or its file is wrong.
         UnsupportedError: the board is this machine, and no CPU model of cpus.toml fits it.
     """
-    path = BOARDS_FOLDER / f"{name}.toml"
     if name not in board_names():
-        raise unknown_name("board", name, board_names())
-    return complete_board(name, read_board_file(path), read_machine())
+        return _board_at(name)
+    return complete_board(name, read_board_file(BOARDS_FOLDER / f"{name}.toml"), read_machine())
+
+
+def _board_at(place: str) -> Board:
+    hosts, known = read_hosts(), board_names()
+    if place not in hosts:
+        raise unknown_name("board", place, {*known, *hosts})
+    name, source = hosts[place].board, f"{config_path()}, [{place}]"
+    if name is None:
+        raise ConfigError(
+            f'{source}: it does not say which board stands there. Add a line such as board = "raspberry-pi-4".'
+        )
+    if name not in known:
+        raise ConfigError(f"{source}: {unknown_name('board', name, known)}")
+    board = load_board(name)
+    if board.transport != "ssh":
+        raise ConfigError(f"{source}: {name} runs on this machine and stands in no other place. Say --board {name}.")
+    return replace(board, place=place)
 
 
 def list_boards() -> list[Board]:

@@ -4,7 +4,13 @@
     host = "pi@192.168.1.20"
     identity = "~/.ssh/boards"
 
-Names and paths become arguments of ssh, so whatever ssh could take for an option or a shell for syntax is refused.
+    [pi4-left]
+    board = "raspberry-pi-4"
+    host = "pi@192.168.1.21"
+
+A table has the name of its board, or names the board: then its own name is that of a place, and a board may stand in
+several. Names and paths become arguments of ssh, so whatever ssh could take for an option or a shell for syntax is
+refused.
 """
 
 from __future__ import annotations
@@ -37,6 +43,7 @@ class Host:
     """A table of boards.toml: how one board is reached.
 
     Attributes:
+        board: what stands there; the board of the table's own name if None.
         host: ``[user@]address[:port]``; an address is a name, a number, or an alias of ~/.ssh/config.
         port: of its SSH server; ssh's own choice if None.
         identity: file of the private key; what ssh and its agent offer if None.
@@ -47,6 +54,7 @@ class Host:
         transfer_timeout_s: longest time for one file; what has arrived by then is not sent again.
     """
 
+    board: str | None = None
     host: str | None = None
     port: Port | None = None
     identity: str | None = None
@@ -89,11 +97,11 @@ def read_hosts(path: Path | None = None) -> dict[str, Host]:
     return from_json(text, dict[str, Host], source=str(path))
 
 
-def host_of(board: str, given: str | None, path: Path | None = None) -> Host:
+def host_of(place: str, given: str | None, path: Path | None = None) -> Host:
     """Returns how a board is reached.
 
     Args:
-        board: the board's name, which is that of its table in boards.toml.
+        place: the name of its table in boards.toml: the board's own, or that of a place.
         given: ``--host``; takes the place of the table's host and port.
         path: another boards.toml.
 
@@ -101,15 +109,15 @@ def host_of(board: str, given: str | None, path: Path | None = None) -> Host:
         ConfigError: nothing says where the board is, or what says so cannot be used.
     """
     path = path or config_path()
-    table = read_hosts(path).get(board, Host())
+    table = read_hosts(path).get(place, Host())
     if given is None and table.host is None:
         raise ConfigError(
-            f"nothing says where {board} is. Say it with --host user@address, or write it into {path}: "
-            f'[{board}] and, in the next line, host = "user@address".'
+            f"nothing says where {place} is. Say it with --host user@address, or write it into {path}: "
+            f'[{place}] and, in the next line, host = "user@address".'
         )
     if given is not None:
         return checked(replace(table, host=given, port=None), "--host")
-    return checked(table, f"{path}, [{board}]")
+    return checked(table, f"{path}, [{place}]")
 
 
 def find_host(text: str, path: Path | None = None) -> Host:

@@ -210,7 +210,7 @@ def open_transport(board: Board, *, host: str | None = None, wait_s: int = 0) ->
         RunError: the board does not answer, or somebody else uses it.
     """
     if board.transport == "ssh":
-        with open_ssh(host_of(board.name, host), wait_s=wait_s) as transport:
+        with open_ssh(host_of(board.table, host), wait_s=wait_s) as transport:
             yield transport
         return
     if host is not None:

@@ -6,17 +6,15 @@ settings is refused. A last line torn by a kill is dropped.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from pydantic.dataclasses import dataclass
 
+from svitkit.append_only import append_line, drop_torn_line, read_lines
 from svitkit.compress.bits import BitPlan
 from svitkit.compress.token_plan import TokenPlan
 from svitkit.errors import ConfigError
-from svitkit.files import write_text
 from svitkit.manifest import STRICT, from_json, to_json
 from svitkit.models.plan import PrunePlan, plan_sha256
 
@@ -147,11 +145,9 @@ class Journal:
         if not self._learn(measurement):
             return
         if not self.path.exists():
-            write_text(self.path, _line(to_json(self.subject, Subject)))
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line(to_json(measurement, Measurement)))
-            file.flush()
-            os.fsync(file.fileno())
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            append_line(self.path, to_json(self.subject, Subject))
+        append_line(self.path, to_json(measurement, Measurement))
 
     def _learn(self, measurement: Measurement) -> bool:
         known = self._known.get(measurement.key)
@@ -163,9 +159,7 @@ class Journal:
         return True
 
     def _read(self) -> None:
-        raw = self.path.read_bytes()
-        end = raw.rfind(b"\n") + 1
-        lines = raw[:end].splitlines()
+        lines = read_lines(self.path)
         if not lines:
             self.path.unlink()
             return
@@ -179,9 +173,4 @@ class Journal:
                 )
         for number, line in enumerate(lines[1:], start=2):
             self._learn(from_json(line, Measurement, source=f"line {number} of '{self.path}'"))
-        if end < len(raw):
-            os.truncate(self.path, end)
-
-
-def _line(text: str) -> str:
-    return json.dumps(json.loads(text), separators=(",", ":")) + "\n"
+        drop_torn_line(self.path)

@@ -128,6 +128,7 @@ class BenchRecord:
 
     Attributes:
         board: the board that was asked for.
+        place: which one of several, by its table in boards.toml; absent where the board's own name says it.
         built_for: the board that the bundle was built for.
         device: what really ran the program, as it calls itself.
         emulated: an emulator ran it: outputs count, times and process memory are the emulator's.
@@ -158,6 +159,7 @@ class BenchRecord:
 
     format_version: Literal[1] = 1
     board: str
+    place: str | None = None
     built_for: str
     device: str
     emulated: bool

@@ -17,7 +17,7 @@ def render_record(record: BenchRecord) -> Table:
 
     Times and process memory of an emulated run are marked on every row.
     """
-    title = f"{record.family} on {record.board}"
+    title = f"{record.family} on {record.board}" + (f", {record.place}" if record.place is not None else "")
     table = Table(
         title=title, caption=_verdict(record), show_header=False, title_justify="left", caption_justify="left"
     )

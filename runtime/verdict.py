@@ -97,6 +97,7 @@ def assemble(
     reasons = objections(board, manifest, timing, golden)
     return BenchRecord(
         board=board.name,
+        place=board.place,
         built_for=manifest.board,
         device=device,
         emulated=board.emulated,

@@ -138,8 +138,8 @@ def _examine_board(board: Board, host: str | None) -> list[Check]:
         if host is not None:
             raise ConfigError(f"{board.name} runs on this machine; leave --host {host} out, or name another --board.")
         return [replace(_board(board.name), required=True)]
-    where = host_of(board.name, host)
-    stage = f"board {board.name}"
+    where = host_of(board.table, host)
+    stage = f"board {board.table}"
     try:
         facts = look_at_board(where)
     except SvitError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,9 +139,32 @@ def load_for(model: ModelMetadata, data: str) -> Dataset:
         ConfigError: the data are missing or wrong, or do not fit the network.
     """
     from svitkit.data.load import load_data
+
+    return _seen_by(model, load_data(data, timesteps=model.timesteps))
+
+
+def load_for_each(models: Mapping[str, ModelMetadata], data: str) -> dict[str, Dataset]:
+    """Loads data as each of several networks wants to see them; see :func:`load_for`.
+
+    Args:
+        models: the networks by name, which errors tell.
+        data: kind of data, and path.
+    """
+    from svitkit.data.load import load_data
+
+    loaded = {steps: load_data(data, timesteps=steps) for steps in {model.timesteps for model in models.values()}}
+    seen = {}
+    for name, model in models.items():
+        try:
+            seen[name] = _seen_by(model, loaded[model.timesteps])
+        except ConfigError as error:
+            raise ConfigError(f"bundle {name}: {error}") from None
+    return seen
+
+
+def _seen_by(model: ModelMetadata, dataset: Dataset) -> Dataset:
     from svitkit.runtime.device_checks import check_data
 
-    dataset = load_data(data, timesteps=model.timesteps)
     check_data(dataset, model)
     return replace(dataset, normalization=model.normalization)
 

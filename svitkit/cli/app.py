@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from svitkit import __version__
-from svitkit.cli import boards, learn, look, ship
+from svitkit.cli import bench, boards, learn, look, ship
 from svitkit.errors import SvitError
 
 
@@ -70,7 +70,7 @@ app.command("evaluate")(learn.evaluate)
 app.command("compress")(learn.compress)
 app.command("export")(ship.export)
 app.command("build")(ship.build)
-app.command("bench")(ship.bench)
+app.command("bench")(bench.bench)
 app.command("deploy")(ship.deploy)
 
 

@@ -44,6 +44,7 @@ def show_boards(
 ) -> None:
     """List the boards that svitkit builds for, or show one."""
     from svitkit.boards.board import list_boards, load_board
+    from svitkit.boards.hosts import read_hosts
 
     with answer(as_json) as show:
         if name is not None:
@@ -52,7 +53,11 @@ def show_boards(
             return
         known = list_boards()
         rows = [(board.name, board.title, board.mcpu, str(board.cores), board.transport) for board in known]
-        show({"boards": known}, table("Boards", ("name", "what it is", "CPU", "cores", "reached by"), rows))
+        listed = table("Boards", ("name", "what it is", "CPU", "cores", "reached by"), rows)
+        places = [(name, at.board, at.host or "") for name, at in read_hosts().items() if at.board is not None]
+        columns = ("name", "board", "host")
+        told = [dict(zip(columns, place, strict=True)) for place in places]
+        show({"boards": known, "places": told}, listed, *[table("Places", columns, places)] * bool(places))
 
 
 @app.command("unlock")
@@ -113,6 +118,7 @@ def _board_facts(board: Board) -> list[tuple[str, ...]]:
     sources = board.facts.sources
     facts = {
         "name": board.name,
+        **({"place": board.place} if board.place is not None else {}),
         "reached by": board.transport,
         "triple": board.triple,
         "cpu": board.mcpu,

@@ -1,8 +1,7 @@
-"""The verbs that bring a network to a board: export, build, bench, deploy."""
+"""The verbs that bring a network to a board: export, build, deploy; bench has a module of its own."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -97,118 +96,6 @@ def build(
             advance("build", 1)
         result, readable = view_bundle(out)
         show({"bundle": out, **result}, *readable)
-
-
-def bench(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder of 'svitkit build'.")],
-    board: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Where to run; the board it was built for if not given.")
-    ] = None,
-    host: Host = None,
-    wait: Wait = 0,
-    data: Data = "digits",
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Also write the record there.")
-    ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Test images to classify on the board.")] = 1000,
-    warmup: Annotated[int, typer.Option(min=0, help="Inferences before the samples, at least.")] = 5,
-    warmup_time: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", min=0, help="They go on until times are steady, but no longer than this."),
-    ] = 5.0,
-    repeat: Annotated[int, typer.Option(min=1, help="Samples at least; an emulated board takes at most 10.")] = 50,
-    min_time: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Time to measure for at least.")] = 1.0,
-    timeout: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="Longest time for one run, beside what is asked for.")
-    ] = 600.0,
-    threads: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N",
-            help="Threads of an inference; auto tries 1, 2, 4 ... and takes the fastest; if not given, one for each "
-            "(big) core of the board, 1 under emulation.",
-        ),
-    ] = None,
-    cpus: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST", help="Cores to stay on: 4-7,9, big, little or all; the fastest cluster if not given."
-        ),
-    ] = None,
-    governor: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="cpufreq governor while measuring; the former one is set again afterwards."),
-    ] = None,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Also time every layer, in inferences of their own.")
-    ] = False,
-    duration: Annotated[
-        float, typer.Option(metavar="SECONDS", min=0, help="Also run so long without a break, until the board is warm.")
-    ] = 0.0,
-    frames: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Also stream N frames; in step mode each is one time step.")
-    ] = 0,
-    fps: Annotated[
-        float | None,
-        typer.Option(metavar="F", min=0.001, help="Frames arrive F a second, late or not; if not given, one by one."),
-    ] = None,
-    deadline: Annotated[
-        float | None,
-        typer.Option(metavar="MS", min=0.001, help="A frame is late after so long; the time between two if not given."),
-    ] = None,
-    energy: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS", min=0, help="Also measure energy so long, and idle power before and after, as long each."
-        ),
-    ] = 0.0,
-    as_json: AsJson = False,
-) -> None:
-    """Measure a bundle on a board: correctness, accuracy, latency, memory; exit with 3 if the run is not valid."""
-    from svitkit.boards.board import load_board
-    from svitkit.evaluate import load_for
-    from svitkit.manifest import read_manifest
-    from svitkit.runtime.bench_options import BenchOptions, threads_or_auto
-    from svitkit.runtime.measure import bench as measure
-    from svitkit.runtime.profile_table import render_whole
-    from svitkit.runtime.record import record_json, write_record
-
-    with answer(as_json) as show:
-        options = BenchOptions(
-            limit=limit,
-            warmup=warmup,
-            warmup_s=warmup_time,
-            repeat=repeat,
-            min_time_s=min_time,
-            timeout_s=timeout,
-            threads=threads_or_auto(threads),
-            cpus=cpus,
-            governor=governor,
-            profile=profile,
-            duration_s=duration,
-            frames=frames,
-            fps=fps,
-            deadline_ms=deadline,
-            energy_s=energy,
-        )
-        manifest = read_manifest(bundle)
-        where = load_board(board or manifest.board)
-        dataset = load_for(manifest.model, data)
-        with progress() as advance:
-            record = measure(
-                bundle,
-                where,
-                host=host,
-                wait_s=wait,
-                dataset=dataset,
-                options=options,
-                progress=advance,
-            )
-        if out is not None:
-            write_record(out, record)
-        show({"record": json.loads(record_json(record))}, *render_whole(record))
-    if not record.valid:
-        raise typer.Exit(FINDING)
 
 
 def deploy(

@@ -1,7 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from svitkit.boards.board import load_board
 from svitkit.boards.hosts import Host, config_path, find_host, host_of
 from svitkit.errors import ConfigError
 
@@ -124,3 +126,54 @@ def test_a_host_is_found_by_its_board_and_by_its_address(config: Path) -> None:
     by_name = find_host("raspberry-pi-4", config)
     assert find_host("pi@192.168.1.20:2222", config) == by_name
     assert find_host("pi@elsewhere", config) == Host(host="pi@elsewhere")
+
+
+PLACES = """
+[pi4-left]
+board = "raspberry-pi-4"
+host = "pi@10.0.0.1"
+
+[pi4-right]
+board = "raspberry-pi-4"
+host = "pi@10.0.0.2:2222"
+prefix = ["taskset", "-c", "3"]
+"""
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    path = config_path()
+    path.parent.mkdir()
+    path.write_text(PLACES)
+    return path
+
+
+def test_one_board_stands_in_two_places(places: Path) -> None:
+    left, right = load_board("pi4-left"), load_board("pi4-right")
+    assert (left.name, left.place, right.name, right.place) == (
+        "raspberry-pi-4",
+        "pi4-left",
+        "raspberry-pi-4",
+        "pi4-right",
+    )
+    assert replace(left, place=None) == load_board("raspberry-pi-4")
+    assert host_of(left.table, None).destination == "pi@10.0.0.1"
+    assert (host_of(right.table, None).port, host_of(right.table, None).prefix) == (2222, ("taskset", "-c", "3"))
+    assert find_host("pi4-right") == host_of("pi4-right", None)
+    assert load_board("raspberry-pi-4").table == "raspberry-pi-4"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ('[x]\nhost = "pi@10.0.0.3"', r"\[x\]: it does not say which board stands there\. Add .* board = "),
+        ('[x]\nboard = "raspbery-pi-4"', r"\[x\]: unknown board 'raspbery-pi-4'\. Did you mean 'raspberry-pi-4'"),
+        ('[x]\nboard = "qemu-cortex-a72"', r"\[x\]: qemu-cortex-a72 runs on this machine and stands in no other place"),
+        ("", r"unknown board 'x'.*Known: .*pi4-left, pi4-right"),
+    ],
+)
+def test_a_place_that_is_no_boards_is_refused(places: Path, table: str, message: str) -> None:
+    places.write_text(PLACES + table)
+    with pytest.raises(ConfigError, match=message):
+        load_board("x")
