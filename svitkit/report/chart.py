@@ -14,7 +14,7 @@ from svitkit.report.labels import POINT, Box, place_labels
 from svitkit.report.scale import Scale, tick_text
 
 WIDTH, HEIGHT = 360.0, 270.0
-LEFT, RIGHT, TOP, BOTTOM = 56.0, 350.0, 12.0, 226.0
+LEFT, RIGHT, TOP, BOTTOM = 56.0, 344.0, 12.0, 226.0
 STYLES = 8
 """Shapes, each with a colour; more kinds of runs than these share them."""
 SHAPES = (

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from svitkit.report.blocks import Charts, Group, Paragraph, Row, Section, Table
 from svitkit.report.chart import Band, Chart, Line, Mark
+from svitkit.report.pareto import Point
 from svitkit.report.runs import Run, by_board, styles
 from svitkit.report.scale import make_scale
-from svitkit.report.words import figure
+from svitkit.report.words import between, figure
 from svitkit.runtime.record import percentile
 
 CURVE_POINTS = 160
@@ -20,7 +21,19 @@ DRIFT_SHOWN = 0.05
 """A third of what makes a run invalid (:mod:`svitkit.runtime.record`)."""
 WINDOWS = 60
 PERCENTILES = ("p50", "p90", "p95", "p99")
-COLUMNS = ("run", "samples", "threads", "min", *PERCENTILES, "max", "mean", "drift %", "load", "first inference")
+COLUMNS = (
+    "run",
+    "samples",
+    "threads",
+    "min",
+    *PERCENTILES,
+    "max",
+    "mean",
+    "quartiles",
+    "drift %",
+    "load",
+    "first inference",
+)
 
 
 def latency(runs: Sequence[Run]) -> Section:
@@ -135,6 +148,7 @@ def _row(run: Run) -> Row:
         *(figure(getattr(found, name)) for name in PERCENTILES),
         figure(found.max),
         figure(found.mean),
+        between(Point(run).latency_range),
         "" if moved is None else f"{100 * moved:+.1f}",
         figure(record.load_ns / 1e6),
         figure(record.first_ns / 1e6),

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from svitkit.report.blocks import Cell, Paragraph, Row, Section, Table
 from svitkit.report.pareto import Point, best
 from svitkit.report.runs import Run, board_title, by_board, styles
-from svitkit.report.words import between, figure, kibibytes, milliseconds, verdict
+from svitkit.report.words import figure, kibibytes, milliseconds, verdict
 
 COLUMNS = (
     "method",
     "board",
+    "verdict",
     "accuracy %",
     "95 % interval",
     "p50 ms",
-    "quartiles ms",
     "memory KiB",
     "weights KiB",
     "golden check",
     "front",
-    "verdict",
 )
 
 
@@ -42,7 +41,7 @@ def overview(runs: Sequence[Run]) -> Section:
     invalid = sum(not run.record.valid for run in runs)
     warning = [] if not invalid else [Paragraph(text=_invalid_text(invalid, len(runs)), warning=True)]
     rows = [_row(point, style[point.run.method], point.run.label in winners) for point in points]
-    shown = Table(caption="Every run", columns=COLUMNS, rows=rows, numeric=frozenset(range(2, 8)))
+    shown = Table(caption="Every run", columns=COLUMNS, rows=rows, numeric=frozenset(range(3, 8)))
     return Section(anchor="runs", title="Runs", blocks=(*warning, Paragraph(text=said), shown))
 
 
@@ -60,14 +59,13 @@ def _row(point: Point, style: int, front: bool) -> Row:
     cells = (
         Cell(text=run.method, style=style),
         board_title(run),
+        verdict(record.valid, record.reasons),
         "" if point.accuracy is None else f"{point.accuracy:.2f}",
         "" if point.accuracy_range is None else "{:.1f} to {:.1f}".format(*point.accuracy_range),
         milliseconds(point.latency_ms, emulated=record.emulated),
-        between(point.latency_range),
         figure(point.memory_kib),
         kibibytes(record.memory.weights_bytes),
         golden,
         "yes" if front else "",
-        verdict(record.valid, record.reasons),
     )
     return Row(cells=cells, muted=not record.valid)

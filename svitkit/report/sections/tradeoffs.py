@@ -11,6 +11,9 @@ from svitkit.report.pareto import Point, best, front
 from svitkit.report.runs import Run, by_board, styles
 from svitkit.report.scale import Scale, make_scale
 
+LONGEST_NAME = 34
+"""Letters of a name in a chart."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
@@ -115,7 +118,7 @@ def _chart(
                 x_range=x.ends(point),
                 y_range=y.ends(point),
                 style=style[run.method],
-                label=run.label.replace(f" on {run.record.board}", "", 1) + ("" if run.record.valid else " (invalid)"),
+                label=_name(run),
                 filled=run.label in winners,
                 muted=not run.record.valid,
             )
@@ -132,6 +135,13 @@ def _chart(
         marks=marks,
         lines=[Line(points=stairs, dashed=True)] if len(stairs) > 1 else [],
     )
+
+
+def _name(run: Run) -> str:
+    """Returns what tells a run from the others of its board, short enough for a picture."""
+    name = run.label.replace(f" on {run.record.board}", "", 1)
+    short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+    return short if run.record.valid else f"{short} (invalid)"
 
 
 def _scale(quantity: Quantity, values: Sequence[tuple[float, tuple[float, float] | None]]) -> Scale:
