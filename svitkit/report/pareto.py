@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from svitkit.report.runs import Run
+from svitkit.report.runs import Run, board_title
 from svitkit.runtime.record import percentile
 
 CONFIDENCE = 0.95
@@ -60,11 +60,16 @@ class Point:
         return 100 * float(found.low), 100 * float(found.high)
 
     @property
-    def costs(self) -> tuple[float, float, float] | None:
-        """Lost accuracy, latency and memory, each better the smaller; None if one was not measured or is not valid."""
-        if not self.run.record.valid or self.accuracy is None or self.latency_ms is None or self.memory_kib is None:
+    def costs(self) -> tuple[float, ...] | None:
+        """Lost accuracy, memory and latency, each better the smaller; None if one was not measured or is not valid.
+
+        Without the latency under an emulator: a network may be the slower one there and the faster one on a board.
+        """
+        if not self.run.record.valid or self.accuracy is None or self.memory_kib is None:
             return None
-        return -self.accuracy, self.latency_ms, self.memory_kib
+        if self.run.record.emulated:
+            return -self.accuracy, self.memory_kib
+        return None if self.latency_ms is None else (-self.accuracy, self.memory_kib, self.latency_ms)
 
 
 def front(costs: Sequence[tuple[float, ...]]) -> list[int]:
@@ -77,10 +82,10 @@ def front(costs: Sequence[tuple[float, ...]]) -> list[int]:
 
 
 def best(points: Sequence[Point]) -> set[str]:
-    """Returns the labels of the runs on the front of their board, by accuracy, latency and memory together."""
+    """Returns the labels of the runs on the front of their board, by all of their costs together."""
     found: set[str] = set()
-    for board in {point.run.record.board for point in points}:
-        known = [(point, point.costs) for point in points if point.run.record.board == board]
+    for board in {board_title(point.run) for point in points}:
+        known = [(point, point.costs) for point in points if board_title(point.run) == board]
         judged = [(point, costs) for point, costs in known if costs is not None]
         found |= {judged[number][0].run.label for number in front([costs for _, costs in judged])}
     return found

@@ -55,17 +55,22 @@ class Run:
 
     Attributes:
         method: what made the network smaller, or the user's name for the run.
-        label: method and board, and what else tells the run from the others; unique in a report.
+        name: the method, and what else tells the run from the others of its board.
         source: where the record was read.
         record: the measurement.
         artefacts: of its bundle; None if they were not found.
     """
 
     method: str
-    label: str
+    name: str
     source: str
     record: BenchRecord
     artefacts: Artefacts | None = None
+
+    @property
+    def label(self) -> str:
+        """Name and board: no other run of a report has the same."""
+        return f"{self.name} on {self.record.board}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,11 +205,11 @@ def _read_decisions(path: Path) -> PruneReport:
 def _name_run(name: str | None, source: str, record: BenchRecord, known: Mapping[str, Artefacts]) -> Run:
     artefacts = known.get(record.bundle_sha256)
     method = name or (artefacts.method if artefacts else None) or f"bundle {record.bundle_sha256[:SHORT_HASH]}"
-    return Run(method=method, label=f"{method} on {record.board}", source=source, record=record, artefacts=artefacts)
+    return Run(method=method, name=method, source=source, record=record, artefacts=artefacts)
 
 
 def _tell_apart(runs: Sequence[Run]) -> Iterator[Run]:
-    """Adds the number of threads to labels that would be the same without it.
+    """Adds the number of threads to names that would be the same without it.
 
     Raises:
         ConfigError: that is the same, too.
@@ -213,7 +218,7 @@ def _tell_apart(runs: Sequence[Run]) -> Iterator[Run]:
     seen: dict[str, Run] = {}
     for run in runs:
         if several[run.label] > 1:
-            run = replace(run, label=f"{run.label}, {run.record.threads} thread{'s' * (run.record.threads != 1)}")
+            run = replace(run, name=f"{run.name}, {run.record.threads} thread{'s' * (run.record.threads != 1)}")
         if run.label in seen:
             raise ConfigError(
                 f"two runs are called '{run.label}': {seen[run.label].source} and {run.source}. Leave one of them out, "

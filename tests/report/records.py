@@ -83,7 +83,7 @@ def run(method: str = "int8", found: BenchRecord | None = None, artefacts: Artef
     measured = found or record()
     return Run(
         method=method,
-        label=f"{method} on {measured.board}",
+        name=method,
         source=f"{method}/record.json",
         record=measured,
         artefacts=artefacts,

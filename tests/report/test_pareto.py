@@ -39,6 +39,14 @@ def test_every_board_has_a_front_of_its_own():
     assert best([Point(each) for each in runs]) == {"a on slow", "a on quick"}
 
 
+def test_the_time_of_an_emulator_decides_on_no_front():
+    runs = [
+        run("slow", record(board="qemu", emulated=True, accuracy=90.0, samples_ms=(9.0,) * 5)),
+        run("fast", record(board="qemu", emulated=True, accuracy=89.0, samples_ms=(1.0,) * 5)),
+    ]
+    assert best([Point(each) for each in runs]) == {"slow on qemu"}
+
+
 def test_too_few_samples_for_a_median_and_no_images_cost_nothing_known():
     assert Point(run(found=record(samples_ms=(1.0,) * 4))).costs is None
     assert Point(run(found=record(accuracy=None))).costs is None

@@ -86,7 +86,7 @@ def test_records_from_elsewhere_find_their_bundles_by_hash(tmp_path):
 def test_runs_that_differ_in_their_threads_are_told_apart_by_them(tmp_path):
     paths = [write(tmp_path / f"{threads}.json", threads=threads) for threads in (1, 2)]
     found = read_runs([f"int8={path}" for path in paths]).runs
-    assert [each.label for each in found] == ["int8 on raspberry-pi-4, 1 thread", "int8 on raspberry-pi-4, 2 threads"]
+    assert [each.label for each in found] == ["int8, 1 thread on raspberry-pi-4", "int8, 2 threads on raspberry-pi-4"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_two_runs_of_one_name_are_refused_with_their_places(tmp_path):
     first, second = write(tmp_path / "first.json"), write(tmp_path / "second.json")
     with pytest.raises(ConfigError) as error:
         read_runs([f"int8={first}", f"int8={second}"])
-    assert "two runs are called 'int8 on raspberry-pi-4, 1 thread'" in str(error.value)
+    assert "two runs are called 'int8, 1 thread on raspberry-pi-4'" in str(error.value)
     assert str(first) in str(error.value)
     assert str(second) in str(error.value)
 

@@ -43,6 +43,7 @@ def test_times_of_an_emulator_are_called_so_wherever_they_stand():
     assert [board.title, emulated.title] == ["raspberry-pi-4", "qemu (emulated)"]
     assert "emulator" in emulated.blocks[0].charts[0].x.title
     assert "emulator" not in board.blocks[0].charts[0].x.title
+    assert not any(chart.lines for chart in emulated.blocks[0].charts if "emulator" in chart.x.title)
     _, emulated = only(latency(runs), Group)
     assert emulated.blocks[0].charts[0].x.title == "time of the emulator, ms"
     assert emulated.blocks[1].caption.startswith("Times of the emulator")

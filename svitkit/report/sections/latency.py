@@ -58,7 +58,7 @@ def drift(samples_ns: Sequence[int]) -> float | None:
 
 
 def _board(title: str, runs: Sequence[Run], style: dict[str, int]) -> Group:
-    legend = [(style[run.method], run.label + ("" if run.record.valid else " (invalid)")) for run in runs]
+    legend = [(style[run.method], run.name + ("" if run.record.valid else " (invalid)")) for run in runs]
     moving = [run for run in runs if abs(_drift(run) or 0.0) >= DRIFT_SHOWN]
     over_time = [_over_time(run, style[run.method]) for run in moving]
     return Group(
@@ -85,7 +85,7 @@ def _distribution(title: str, runs: Sequence[Run], style: dict[str, int]) -> Cha
     for run in runs:
         known = {rank: getattr(run.record.latency_ms, rank) for rank in PERCENTILES}
         known = {rank: value for rank, value in known.items() if value is not None}
-        texts.append(f"{run.label}: {', '.join(f'{rank} {figure(value)} ms' for rank, value in known.items())}")
+        texts.append(f"{run.name}: {', '.join(f'{rank} {figure(value)} ms' for rank, value in known.items())}")
         marks += [
             Mark(x=value, y=float(rank[1:]), style=style[run.method], muted=not run.record.valid)
             for rank, value in known.items()
@@ -141,7 +141,7 @@ def _row(run: Run) -> Row:
     record, found = run.record, run.record.latency_ms
     moved = _drift(run)
     cells = (
-        run.label,
+        run.name,
         f"{found.count:,}",
         str(record.threads),
         figure(found.min),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from svitkit.report.blocks import Cell, Paragraph, Row, Section, Table
 from svitkit.report.pareto import Point, best
-from svitkit.report.runs import Run, board_title, by_board, styles
-from svitkit.report.words import figure, kibibytes, milliseconds, verdict
+from svitkit.report.runs import Run, board_title, styles
+from svitkit.report.words import figure, milliseconds, verdict
 
 COLUMNS = (
     "method",
@@ -17,15 +17,14 @@ COLUMNS = (
     "95 % interval",
     "p50 ms",
     "memory KiB",
-    "weights KiB",
-    "golden check",
+    "golden",
     "front",
 )
 
 
 def overview(runs: Sequence[Run]) -> Section:
     """Says of every run what it came to."""
-    points = [Point(run) for own in by_board(runs).values() for run in own]
+    points = [Point(run) for run in runs]
     winners, style = best(points), styles(runs)
     emulated = any(run.record.emulated for run in runs)
     said = (
@@ -35,13 +34,13 @@ def overview(runs: Sequence[Run]) -> Section:
     if emulated:
         said += (
             " Emulated boards show that the code runs and what it answers: their times are those of the emulator, "
-            "never a board's, and their memory is the plan of the bundle (weights, states, workspace), not the peak "
-            "of a process."
+            "never a board's, and decide on no front; their memory is the plan of the bundle (weights, states, "
+            "workspace), not the peak of a process."
         )
     invalid = sum(not run.record.valid for run in runs)
     warning = [] if not invalid else [Paragraph(text=_invalid_text(invalid, len(runs)), warning=True)]
     rows = [_row(point, style[point.run.method], point.run.label in winners) for point in points]
-    shown = Table(caption="Every run", columns=COLUMNS, rows=rows, numeric=frozenset(range(3, 8)))
+    shown = Table(caption="Every run", columns=COLUMNS, rows=rows, numeric=frozenset(range(3, 7)))
     return Section(anchor="runs", title="Runs", blocks=(*warning, Paragraph(text=said), shown))
 
 
@@ -64,7 +63,6 @@ def _row(point: Point, style: int, front: bool) -> Row:
         "" if point.accuracy_range is None else "{:.1f} to {:.1f}".format(*point.accuracy_range),
         milliseconds(point.latency_ms, emulated=record.emulated),
         figure(point.memory_kib),
-        kibibytes(record.memory.weights_bytes),
         golden,
         "yes" if front else "",
     )

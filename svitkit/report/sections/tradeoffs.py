@@ -24,7 +24,7 @@ class Quantity:
         unit: of its axis.
         value: reads it; None where it was not measured.
         ends: reads the ends of its error bar; None for none.
-        sign: 1 if less of it is better, -1 if more is.
+        sign: 1 if less of it is better, -1 if more is, 0 if it is no merit.
         highest: no value is above.
     """
 
@@ -56,7 +56,7 @@ EMULATED_LATENCY = Quantity(
     unit="median time of the emulator, ms",
     value=LATENCY.value,
     ends=LATENCY.ends,
-    sign=1,
+    sign=0,
 )
 PEAK = Quantity(
     name="peak memory",
@@ -72,9 +72,9 @@ def tradeoffs(runs: Sequence[Run]) -> Section:
     """Draws which method costs what on every board."""
     style = styles(runs)
     said = Paragraph(
-        text="Accuracy has its 95 % interval (Wilson), latency the quartiles of its samples. Filled: no other valid "
-        "run of the board is as good in accuracy, latency and memory together. The dashed line joins those that none "
-        "beats in the two quantities of a chart. Grey and crossed out: not valid."
+        text="Accuracy has its 95 % interval (Wilson), latency the quartiles of its samples. Filled: on the front of "
+        "its board, by accuracy, latency and memory together. The dashed line joins the valid runs that none beats in "
+        "the two quantities of a chart; there is none over the time of an emulator. Grey and crossed out: not valid."
     )
     groups = [_board(title, own, style) for title, own in by_board(runs).items()]
     return Section(anchor="tradeoffs", title="Accuracy, latency and memory", blocks=(said, *groups))
@@ -125,7 +125,7 @@ def _chart(
         )
     if not marks:
         return None
-    stairs = _stairs(valid, x.sign, y.sign)
+    stairs = _stairs(valid, x.sign, y.sign) if x.sign and y.sign else []
     listed = "; ".join(f"{mark.label}: {mark.x:.4g} and {mark.y:.4g}" for mark in marks)
     return Chart(
         title=f"{y.name.capitalize()} over {x.name}, {board}",
@@ -138,9 +138,8 @@ def _chart(
 
 
 def _name(run: Run) -> str:
-    """Returns what tells a run from the others of its board, short enough for a picture."""
-    name = run.label.replace(f" on {run.record.board}", "", 1)
-    short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+    """Returns a run's name, short enough for a picture."""
+    short = run.name if len(run.name) <= LONGEST_NAME else f"{run.name[: LONGEST_NAME - 3]}..."
     return short if run.record.valid else f"{short} (invalid)"
 
 
