@@ -15,7 +15,7 @@ def report(
     records: Annotated[
         list[str],
         typer.Argument(
-            metavar="[NAME=]RECORD...",
+            metavar="[NAME=]RECORD",
             help="A record of 'svitkit bench', a folder of 'svitkit deploy', or a .jsonl file with a record on every "
             "line. NAME= says what the run is called; if not given, it is the method in the checkpoint of its bundle, "
             "which is looked for beside the record.",
@@ -33,8 +33,8 @@ def report(
         typer.Option(
             "--artefacts",
             metavar="DIR",
-            help="Where bundles and checkpoints of the records are, if not beside them: a folder of 'svitkit deploy', "
-            "or a folder of such; may be repeated.",
+            help="Where bundles and checkpoints of the records are, if not beside them: a bundle, a folder of 'svitkit "
+            "deploy', or a folder of such; may be repeated.",
         ),
     ] = None,
     as_json: AsJson = False,

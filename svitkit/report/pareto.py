@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from svitkit.report.runs import Run, board_title
+from svitkit.report.runs import Run, place
+from svitkit.report.words import KIBIBYTE
 from svitkit.runtime.record import percentile
 
 CONFIDENCE = 0.95
-KIBIBYTE = 1024
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def front(costs: Sequence[tuple[float, ...]]) -> list[int]:
 def best(points: Sequence[Point]) -> set[str]:
     """Returns the labels of the runs on the front of their board, by all of their costs together."""
     found: set[str] = set()
-    for board in {board_title(point.run) for point in points}:
-        known = [(point, point.costs) for point in points if board_title(point.run) == board]
+    for where in {place(point.run) for point in points}:
+        known = [(point, point.costs) for point in points if place(point.run) == where]
         judged = [(point, costs) for point, costs in known if costs is not None]
         found |= {judged[number][0].run.label for number in front([costs for _, costs in judged])}
     return found

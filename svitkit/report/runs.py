@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from svitkit.errors import ConfigError
-from svitkit.files import sha256
-from svitkit.manifest import MANIFEST_NAME, Manifest, from_json, read_manifest
-from svitkit.models.spec import ModelSpec
+from svitkit.manifest import from_json
+from svitkit.report.artefacts import Artefacts, find_artefacts
 from svitkit.runtime.record import BenchRecord, read_record
 
-if TYPE_CHECKING:
-    from svitkit.compress.report import PruneReport
-
-CHECKPOINT, BUNDLE, RECORD = "checkpoint", "bundle", "record.json"  # as ``svitkit deploy`` names them
-SPEC, DECISIONS = "svit.json", "report.json"
-UNCOMPRESSED = "original"
+RECORD = "record.json"  # as ``svitkit deploy`` names it
 SHORT_HASH = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Artefacts:
-    """What is known of a bundle beside its measurements.
-
-    Attributes:
-        manifest: its table of contents.
-        spec: the network that it was built from; None if its checkpoint does not lie beside it.
-        decisions: what its compression decided; None if that does not lie in the checkpoint.
-    """
-
-    manifest: Manifest
-    spec: ModelSpec | None = None
-    decisions: PruneReport | None = None
-
-    @property
-    def method(self) -> str | None:
-        """Returns the name of the compression; None if there is no checkpoint that tells it."""
-        if self.decisions is not None:
-            return self.decisions.method
-        if self.spec is None:
-            return None
-        compressed = self.spec.provenance.get("compressed")
-        return str(compressed.get("method")) if isinstance(compressed, dict) else UNCOMPRESSED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +74,7 @@ def read_runs(arguments: Sequence[str], *, artefacts: Sequence[Path] = ()) -> Ru
     Args:
         arguments: each a record, a JSON-lines file of records, or a folder of ``svitkit deploy``; or ``NAME=`` and one
             of these.
-        artefacts: folders of ``svitkit deploy``, or folders of such.
+        artefacts: bundles, folders of ``svitkit deploy``, or folders of such.
 
     Raises:
         ConfigError: there is no such file, it holds no record, or two runs cannot be told apart.
@@ -118,7 +87,9 @@ def read_runs(arguments: Sequence[str], *, artefacts: Sequence[Path] = ()) -> Ru
         if not folder.is_dir():
             raise ConfigError(f"'{folder}' is no folder. Name one that 'svitkit deploy' made, or a folder of such.")
         found.folders += [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
-    known = _find_artefacts(found.folders, {record.bundle_sha256 for _, _, record in found.records})
+    for _, source, record in found.records:
+        _check_figures(source, record)
+    known = find_artefacts(found.folders, {record.bundle_sha256 for _, _, record in found.records})
     runs = [_name_run(name, source, record, known) for name, source, record in found.records]
     if not runs:
         raise ConfigError(f"{', '.join(arguments)}: no record in it. Make one with 'svitkit bench -o FILE'.")
@@ -176,30 +147,24 @@ def _read_lines(path: Path, remarks: list[str]) -> Iterator[tuple[str, BenchReco
         yield source, from_json(json.dumps(value["record"] if wrapped else value), BenchRecord, source=source)
 
 
-def _find_artefacts(folders: Iterable[Path], wanted: set[str]) -> Mapping[str, Artefacts]:
-    """Returns the artefacts in ``folders`` by the hash of the manifest, of those bundles that are wanted."""
-    known: dict[str, Artefacts] = {}
-    for folder in dict.fromkeys(folders):
-        manifest = folder / BUNDLE / MANIFEST_NAME
-        digest = sha256(manifest) if manifest.is_file() else None
-        if digest in wanted and digest not in known:
-            known[digest] = _read_artefacts(folder)
-    return known
+def _check_figures(source: str, record: BenchRecord) -> None:
+    """Refuses a record that no board can have given, and that nothing could be drawn of.
 
-
-def _read_artefacts(folder: Path) -> Artefacts:
-    spec, decisions = folder / CHECKPOINT / SPEC, folder / CHECKPOINT / DECISIONS
-    return Artefacts(
-        manifest=read_manifest(folder / BUNDLE),
-        spec=from_json(spec.read_bytes(), ModelSpec, source=str(spec)) if spec.is_file() else None,
-        decisions=_read_decisions(decisions) if decisions.is_file() else None,
-    )
-
-
-def _read_decisions(path: Path) -> PruneReport:
-    from svitkit.compress.report import PruneReport
-
-    return from_json(path.read_bytes(), PruneReport, source=str(path))
+    Raises:
+        ConfigError: a figure is impossible.
+    """
+    latency, memory, accuracy = record.latency_ms, record.memory, record.accuracy
+    durations = [getattr(latency, name) for name in ("min", "mean", "max", "p50", "p90", "p95", "p99")]
+    sizes = [memory.weights_bytes, memory.state_bytes, memory.workspace_bytes, memory.vm_hwm_bytes]
+    wrong = {
+        "samples_ns": not record.samples_ns or min(record.samples_ns) <= 0,
+        "latency_ms": not all(0 < value < math.inf for value in durations if value is not None),
+        "memory": not all(value >= 0 for value in sizes if value is not None),
+        "accuracy": accuracy is not None and not (0 <= accuracy.percent <= 100 and accuracy.count > 0),
+    }
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            raise ConfigError(f"{source} is no measurement: its {name} cannot be. Measure again with 'svitkit bench'.")
 
 
 def _name_run(name: str | None, source: str, record: BenchRecord, known: Mapping[str, Artefacts]) -> Run:
@@ -228,12 +193,20 @@ def _tell_apart(runs: Sequence[Run]) -> Iterator[Run]:
         yield run
 
 
-def by_board(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Returns the runs of every board, boards before emulators."""
-    boards: dict[str, list[Run]] = {}
+def place(run: Run) -> tuple[bool, str, str]:
+    """Returns what runs must share to be compared: whether they are emulated, their board, and the test images."""
+    record = run.record
+    return record.emulated, record.board, record.accuracy.dataset if record.accuracy else ""
+
+
+def by_place(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Returns the runs that can be compared under a title, those of boards before those of emulators."""
+    several = len({run.record.accuracy.dataset for run in runs if run.record.accuracy}) > 1
+    places: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.record.emulated):
-        boards.setdefault(board_title(run), []).append(run)
-    return boards
+        dataset = place(run)[-1] or "no test images"
+        places.setdefault(board_title(run) + (f", {dataset}" if several else ""), []).append(run)
+    return places
 
 
 def board_title(run: Run) -> str:

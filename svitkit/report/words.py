@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from svitkit.report.pareto import KIBIBYTE
+KIBIBYTE = 1024
 
 
 def figure(value: float | None) -> str:

@@ -13,7 +13,8 @@ from svitkit.files import sha256
 from svitkit.manifest import KernelChoice, Manifest, Normalization, SparseWeights, to_json, write_manifest
 from svitkit.models.plan import Member, PrunedGroup, PruneGroup, PrunePlan
 from svitkit.models.spec import InputQuantization, ModelSpec, QuantizationSpec, TokenReduction
-from svitkit.report.runs import Artefacts, Run
+from svitkit.report.artefacts import Artefacts
+from svitkit.report.runs import Run
 from svitkit.runtime.device_state import DeviceState
 from svitkit.runtime.profile import Profile
 from svitkit.runtime.record import Accuracy, BenchRecord, Golden, Memory, record_json, summarize_latency

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from svitkit.report.pareto import Point, best, front
+from svitkit.runtime.record import Accuracy
 from tests.report.records import record, run
 
 
@@ -21,6 +24,13 @@ def test_one_who_is_worse_everywhere_is_not_on_the_front_of_three():
     assert best([Point(each) for each in runs]) == {
         f"{name} on raspberry-pi-4" for name in ("small", "fast", "accurate")
     }
+
+
+def test_every_set_of_test_images_has_a_front_of_its_own():
+    easy = replace(record(), accuracy=Accuracy(percent=99.0, count=9, dataset="easy"))
+    hard = replace(record(), accuracy=Accuracy(percent=50.0, count=9, dataset="hard"))
+    found = best([Point(run("one", easy)), Point(run("other", hard))])
+    assert found == {"one on raspberry-pi-4", "other on raspberry-pi-4"}
 
 
 def test_an_invalid_run_is_on_no_front_and_beats_nobody():

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from svitkit.errors import ConfigError
-from svitkit.report.runs import by_board, read_runs, styles
-from svitkit.runtime.record import record_json
+from svitkit.report.runs import by_place, read_runs, styles
+from svitkit.runtime.record import Accuracy, record_json
 from tests.report.records import deploy, record, run
 
 
@@ -83,6 +84,33 @@ def test_records_from_elsewhere_find_their_bundles_by_hash(tmp_path):
     assert read_runs([str(path)], artefacts=[tmp_path / "deployments"]).runs[0].method == "svitkit"
 
 
+def test_a_bundle_alone_tells_its_kernels_but_no_method(tmp_path):
+    belongs = deploy(tmp_path / "out", record())
+    path = write(tmp_path / "alone.json", bundle_sha256=belongs.bundle_sha256)
+    (found,) = read_runs([str(path)], artefacts=[tmp_path / "out" / "bundle"]).runs
+    assert found.artefacts is not None
+    assert found.artefacts.spec is None
+    assert found.method.startswith("bundle ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("samples_ns", []),
+        ("samples_ns", [0, 1]),
+        ("latency_ms", {"emulated": False, "count": 1, "min": -1.0, "mean": 1.0, "max": 1.0}),
+        ("memory", {"emulated": False, "weights_bytes": -1, "state_bytes": 0, "workspace_bytes": 0}),
+        ("accuracy", {"percent": 101.0, "count": 1, "dataset": "digits"}),
+        ("accuracy", {"percent": 50.0, "count": 0, "dataset": "digits"}),
+    ],
+)
+def test_a_record_that_no_board_can_have_given_is_refused(name, value, tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(json.loads(line()) | {name: value}))
+    with pytest.raises(ConfigError, match=f"its {name} cannot be"):
+        read_runs([str(path)])
+
+
 def test_runs_that_differ_in_their_threads_are_told_apart_by_them(tmp_path):
     paths = [write(tmp_path / f"{threads}.json", threads=threads) for threads in (1, 2)]
     found = read_runs([f"int8={path}" for path in paths]).runs
@@ -123,7 +151,16 @@ def test_two_runs_of_one_name_are_refused_with_their_places(tmp_path):
     assert str(second) in str(error.value)
 
 
+def test_runs_on_other_images_are_not_compared():
+    other = replace(record(), accuracy=Accuracy(percent=50.0, count=10, dataset="nmnist"))
+    found = by_place([run("a"), run("b", other), run("c")])
+    assert {title: [each.name for each in own] for title, own in found.items()} == {
+        "raspberry-pi-4, digits": ["a", "c"],
+        "raspberry-pi-4, nmnist": ["b"],
+    }
+
+
 def test_boards_come_before_emulators_and_methods_keep_their_style():
     runs = [run("a", record(board="q", emulated=True)), run("b", record(board="pi")), run("a", record(board="pi"))]
-    assert [(title, len(own)) for title, own in by_board(runs).items()] == [("pi", 2), ("q (emulated)", 1)]
+    assert [(title, len(own)) for title, own in by_place(runs).items()] == [("pi", 2), ("q (emulated)", 1)]
     assert styles(runs) == {"a": 0, "b": 1}

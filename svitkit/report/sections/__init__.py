@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from svitkit.report.blocks import Section
-from svitkit.report.runs import Run, by_board
+from svitkit.report.runs import Run, by_place
 from svitkit.report.sections.compression import compression
 from svitkit.report.sections.environment import environment
 from svitkit.report.sections.latency import latency
@@ -28,7 +28,7 @@ SECTIONS: tuple[Callable[[Sequence[Run]], Section | None], ...] = (
 
 
 def make_sections(runs: Sequence[Run]) -> list[Section]:
-    """Returns the sections that have something to say about the runs, which they show board by board."""
-    ordered = [run for own in by_board(runs).values() for run in own]
+    """Returns the sections that have something to say about the runs, board by board."""
+    ordered = [run for own in by_place(runs).values() for run in own]
     made = (section(ordered) for section in SECTIONS)
     return [section for section in made if section is not None]

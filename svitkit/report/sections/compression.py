@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from svitkit.models.plan import PrunePlan
 from svitkit.models.spec import ModelSpec
+from svitkit.report.artefacts import Artefacts
 from svitkit.report.blocks import Block, Cell, Columns, Fold, Paragraph, Row, Section, Table
 from svitkit.report.decisions import decision_tables
-from svitkit.report.runs import Artefacts, Run, styles
+from svitkit.report.runs import Run, styles
 from svitkit.report.words import kibibytes, percent
 
 FLOAT_BITS = 32

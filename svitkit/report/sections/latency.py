@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from svitkit.report.blocks import Charts, Group, Paragraph, Row, Section, Table
 from svitkit.report.chart import Band, Chart, Line, Mark
 from svitkit.report.pareto import Point
-from svitkit.report.runs import Run, by_board, styles
+from svitkit.report.runs import Run, by_place, styles
 from svitkit.report.scale import make_scale
 from svitkit.report.words import between, figure
 from svitkit.runtime.record import percentile
@@ -44,7 +44,7 @@ def latency(runs: Sequence[Run]) -> Section:
         "half of the samples with that of the first; where it matters the samples are drawn over time. Load and the "
         "first inference are no samples."
     )
-    groups = [_board(title, own, style) for title, own in by_board(runs).items()]
+    groups = [_board(title, own, style) for title, own in by_place(runs).items()]
     return Section(anchor="latency", title="Latency distributions", blocks=(said, *groups))
 
 

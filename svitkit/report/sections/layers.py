@@ -15,7 +15,7 @@ RATE_COLUMNS = ("layer", "spikes")
 
 def layers(runs: Sequence[Run]) -> Section | None:
     """Shows every run's layers, those with a profile first; None if no run has looked at them."""
-    found = [(run, run.record.profile) for run in runs if run.record.profile is not None]
+    found = [(run, run.record.profile) for run in runs if run.record.profile and run.record.profile.layers]
     profiled = [_profiled(run, profile, opened=not place) for place, (run, profile) in enumerate(found)]
     watched = [
         _watched(run, run.record.firing_rates) for run in runs if not run.record.profile and run.record.firing_rates

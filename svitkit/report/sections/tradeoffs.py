@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from svitkit.report.blocks import Charts, Group, Paragraph, Section
 from svitkit.report.chart import Chart, Line, Mark
 from svitkit.report.pareto import Point, best, front
-from svitkit.report.runs import Run, by_board, styles
+from svitkit.report.runs import Run, by_place, styles
 from svitkit.report.scale import Scale, make_scale
 
 LONGEST_NAME = 34
@@ -76,7 +76,7 @@ def tradeoffs(runs: Sequence[Run]) -> Section:
         "its board, by accuracy, latency and memory together. The dashed line joins the valid runs that none beats in "
         "the two quantities of a chart; there is none over the time of an emulator. Grey and crossed out: not valid."
     )
-    groups = [_board(title, own, style) for title, own in by_board(runs).items()]
+    groups = [_board(title, own, style) for title, own in by_place(runs).items()]
     return Section(anchor="tradeoffs", title="Accuracy, latency and memory", blocks=(said, *groups))
 
 
