@@ -23,7 +23,7 @@ def report(
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="The HTML file to write.")],
     markdown: Annotated[
-        Path | None, typer.Option("--markdown", metavar="FILE", help="Also write it as Markdown, without charts.")
+        Path | None, typer.Option("--markdown", metavar="FILE", help="Also write it as Markdown, its charts in words.")
     ] = None,
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Also write a table with one row a run.")

@@ -1,4 +1,4 @@
-"""A report as Markdown (GitHub's), without the charts: the tables hold all of their figures."""
+"""A report as Markdown (GitHub's), with what charts show in words."""
 
 from __future__ import annotations
 
@@ -43,12 +43,13 @@ def _blocks(blocks: Sequence[Block]) -> Iterator[str]:
                 yield f"### {escape(block.title)}"
                 yield from _blocks(block.blocks)
             case Fold():
-                yield f"#### {escape(block.summary)}"
+                yield f"<details>\n<summary>{escape(block.summary)}</summary>"
                 yield from _blocks(block.blocks)
+                yield "</details>"
             case Columns():
                 yield from _blocks(block.blocks)
             case Charts():
-                pass
+                yield "\n".join(f"- {escape(chart.title)}. {escape(chart.description)}" for chart in block.charts)
 
 
 def _table(block: Table) -> str:

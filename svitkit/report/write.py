@@ -21,7 +21,7 @@ def write_report(
     Args:
         found: what it is about.
         html: the page.
-        markdown: the same without charts; None for none.
+        markdown: the same with its charts in words; None for none.
         csv: one row a run; None for none.
 
     Returns:

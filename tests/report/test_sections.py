@@ -130,6 +130,7 @@ def test_decisions_of_networks_stand_side_by_side_once_for_all_boards():
     channels, bits, tokens = columns.blocks
     assert texts(channels) == [["mlp", "2 of 8"]]
     assert channels.rows[0].cells[1].heat == 0.75
+    assert [row.cells[1].heat for row in bits.rows] == pytest.approx([0.4, 0.6])
     assert bits.columns == ("part", "a", "b")
     assert texts(bits) == [["stem", "8", "8"], ["head", "4", "4"]]
     assert texts(tokens) == [["blocks.0", "4 of 16, activity"]]

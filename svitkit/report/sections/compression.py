@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import log2
 
 from svitkit.models.plan import PrunePlan
 from svitkit.models.spec import ModelSpec
@@ -151,12 +152,17 @@ def _rounds(plan: PrunePlan | None) -> Iterable[PrunePlan]:
 
 def _bits(spec: ModelSpec) -> dict[str, Decision]:
     layers = spec.quantization.layers if spec.quantization else {}
-    return {name: (str(bits), 1 - bits / FLOAT_BITS) for name, bits in layers.items()}
+    return {name: (str(bits), _fewer_bits(bits)) for name, bits in layers.items()}
 
 
 def _membranes(spec: ModelSpec) -> dict[str, Decision]:
     membranes = spec.quantization.membranes if spec.quantization else {}
-    return {name: (str(grid.bits), 1 - grid.bits / FLOAT_BITS) for name, grid in membranes.items()}
+    return {name: (str(grid.bits), _fewer_bits(grid.bits)) for name, grid in membranes.items()}
+
+
+def _fewer_bits(bits: int) -> float:
+    """Returns how strongly (0..1) so many bits compress: 16 as far from 32 as 4 from 8."""
+    return 1 - log2(bits) / log2(FLOAT_BITS)
 
 
 def _tokens(spec: ModelSpec) -> dict[str, Decision]:
