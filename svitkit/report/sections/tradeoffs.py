@@ -129,7 +129,7 @@ def _chart(
     listed = "; ".join(f"{mark.label}: {mark.x:.4g} and {mark.y:.4g}" for mark in marks)
     return Chart(
         title=f"{y.name.capitalize()} over {x.name}, {board}",
-        description=f"{x.unit} and {y.unit} of every run: {listed}.",
+        description=f"Of every run the {x.unit}, and the {y.unit}: {listed}.",
         x=_scale(x, [(mark.x, mark.x_range) for mark in marks]),
         y=_scale(y, [(mark.y, mark.y_range) for mark in marks]),
         marks=marks,
