@@ -170,8 +170,10 @@ def _frame(chart: Chart) -> list[Path]:
 
 
 def _tick_texts(chart: Chart) -> list[Text]:
-    texts = [Text(x=_x(chart, tick), y=BOTTOM + 15, text=tick_text(tick)) for tick in chart.x.ticks]
-    texts += [Text(x=LEFT - 5, y=_y(chart, tick) + 4, text=tick_text(tick), anchor="end") for tick in chart.y.ticks]
+    texts = [Text(x=round(_x(chart, tick), 1), y=BOTTOM + 15, text=tick_text(tick)) for tick in chart.x.ticks]
+    texts += [
+        Text(x=LEFT - 5, y=round(_y(chart, tick) + 4, 1), text=tick_text(tick), anchor="end") for tick in chart.y.ticks
+    ]
     return texts
 
 
