@@ -59,16 +59,31 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Key:
+    """What a shape and colour means.
+
+    Attributes:
+        style: its number.
+        text: the meaning.
+        muted: whether it is grey, as an invalid run's.
+    """
+
+    style: int
+    text: str
+    muted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Charts:
     """Charts side by side where there is room, and what their shapes and colours mean.
 
     Attributes:
         charts: at least one.
-        legend: (style, text) pairs; empty where the charts themselves say it.
+        legend: empty where the charts themselves say it.
     """
 
     charts: Sequence[Chart]
-    legend: Sequence[tuple[int, str]] = ()
+    legend: Sequence[Key] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,5 +215,5 @@ def board_title(run: Run) -> str:
 
 
 def styles(runs: Sequence[Run]) -> dict[str, int]:
-    """Returns for every method which shape and colour it has in all charts."""
-    return {method: number for number, method in enumerate(dict.fromkeys(run.method for run in runs))}
+    """Returns for every name which shape and colour its runs have in all charts, whatever the board."""
+    return {name: number for number, name in enumerate(dict.fromkeys(run.name for run in runs))}

@@ -163,4 +163,4 @@ def test_runs_on_other_images_are_not_compared():
 def test_boards_come_before_emulators_and_methods_keep_their_style():
     runs = [run("a", record(board="q", emulated=True)), run("b", record(board="pi")), run("a", record(board="pi"))]
     assert [(title, len(own)) for title, own in by_place(runs).items()] == [("pi", 2), ("q (emulated)", 1)]
-    assert styles(runs) == {"a": 0, "b": 1}
+    assert styles(runs) == {"a": 0, "b": 1}  # the same on every board

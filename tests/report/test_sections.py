@@ -177,6 +177,13 @@ def test_sections_without_anything_to_say_are_left_out():
     ]
 
 
+def test_the_curve_of_an_invalid_run_has_no_colour_and_its_key_says_why():
+    (group,) = only(latency([run("a"), run("b", record(reasons=("throttled",)))]), Group)
+    charts = group.blocks[0]
+    assert [line.style for line in charts.charts[0].lines] == [0, None]
+    assert [(key.text, key.muted) for key in charts.legend] == [("a", False), ("b (invalid)", True)]
+
+
 def test_many_samples_take_no_more_room_than_few():
     (group,) = only(latency([run("a", record(samples_ms=tuple(1 + number % 7 for number in range(5000))))]), Group)
     charts = [block for block in group.blocks if isinstance(block, Charts)]

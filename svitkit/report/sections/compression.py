@@ -23,12 +23,14 @@ class Network:
     """A network that at least one run measured.
 
     Attributes:
-        label: its method, and the board where the same method decided otherwise elsewhere.
-        style: of the method.
+        method: what made it.
+        label: the method, and the board where the same method decided otherwise elsewhere.
+        style: of the first run.
         artefacts: of the first run's bundle.
         spec: the network.
     """
 
+    method: str
     label: str
     style: int
     artefacts: Artefacts
@@ -70,11 +72,12 @@ def _networks(runs: Sequence[Run]) -> list[Network]:
         if run.artefacts is None or run.artefacts.spec is None:
             continue
         spec = run.artefacts.spec
-        same = [network for network in found if network.style == style[run.method]]
+        same = [network for network in found if network.method == run.method]
         if any(_decided(network.spec) == _decided(spec) for network in same):
             continue
         label = run.label if same else run.method
-        found.append(Network(label=label, style=style[run.method], artefacts=run.artefacts, spec=spec))
+        made = Network(method=run.method, label=label, style=style[run.name], artefacts=run.artefacts, spec=spec)
+        found.append(made)
     return found
 
 

@@ -6,7 +6,7 @@ import statistics
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from svitkit.report.blocks import Charts, Group, Paragraph, Row, Section, Table
+from svitkit.report.blocks import Charts, Group, Key, Paragraph, Row, Section, Table
 from svitkit.report.chart import Band, Chart, Line, Mark
 from svitkit.report.pareto import Point
 from svitkit.report.runs import Run, by_place, styles
@@ -58,9 +58,12 @@ def drift(samples_ns: Sequence[int]) -> float | None:
 
 
 def _board(title: str, runs: Sequence[Run], style: dict[str, int]) -> Group:
-    legend = [(style[run.method], run.name + ("" if run.record.valid else " (invalid)")) for run in runs]
+    legend = [
+        Key(style=style[run.name], text=run.name + " (invalid)" * (not run.record.valid), muted=not run.record.valid)
+        for run in runs
+    ]
     moving = [run for run in runs if abs(_drift(run) or 0.0) >= DRIFT_SHOWN]
-    over_time = [_over_time(run, style[run.method]) for run in moving]
+    over_time = [_over_time(run, style[run.name]) for run in moving]
     return Group(
         title=title,
         blocks=(
@@ -87,7 +90,7 @@ def _distribution(title: str, runs: Sequence[Run], style: dict[str, int]) -> Cha
         known = {rank: value for rank, value in known.items() if value is not None}
         texts.append(f"{run.name}: {', '.join(f'{rank} {figure(value)} ms' for rank, value in known.items())}")
         marks += [
-            Mark(x=value, y=float(rank[1:]), style=style[run.method], muted=not run.record.valid)
+            Mark(x=value, y=float(rank[1:]), style=style[run.name], muted=not run.record.valid)
             for rank, value in known.items()
             if value <= x.high
         ]
@@ -98,7 +101,7 @@ def _distribution(title: str, runs: Sequence[Run], style: dict[str, int]) -> Cha
         y=make_scale("samples at most as slow, %", [0.0, 100.0], lowest=0.0, highest=100.0),
         marks=marks,
         lines=[
-            Line(points=_curve(ordered, x.high), style=style[run.method], dashed=not run.record.valid)
+            Line(points=_curve(ordered, x.high), style=style[run.name] if run.record.valid else None)
             for run, ordered in zip(runs, curves, strict=True)
         ],
     )

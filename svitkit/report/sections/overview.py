@@ -39,7 +39,7 @@ def overview(runs: Sequence[Run]) -> Section:
         )
     invalid = sum(not run.record.valid for run in runs)
     warning = [] if not invalid else [Paragraph(text=_invalid_text(invalid, len(runs)), warning=True)]
-    rows = [_row(point, style[point.run.method], point.run.label in winners) for point in points]
+    rows = [_row(point, style[point.run.name], point.run.label in winners) for point in points]
     shown = Table(caption="Every run", columns=COLUMNS, rows=rows, numeric=frozenset(range(3, 7)))
     return Section(anchor="runs", title="Runs", blocks=(*warning, Paragraph(text=said), shown))
 

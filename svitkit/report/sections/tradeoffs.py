@@ -117,7 +117,7 @@ def _chart(
                 y=up,
                 x_range=x.ends(point),
                 y_range=y.ends(point),
-                style=style[run.method],
+                style=style[run.name],
                 label=_name(run),
                 filled=run.label in winners,
                 muted=not run.record.valid,
