@@ -31,6 +31,7 @@ def _row(point: Point, on_front: bool) -> dict[str, Value]:
     return {
         "method": point.run.method,
         "board": record.board,
+        "place": point.run.where,
         "emulated": record.emulated,
         "device": record.device,
         "valid": record.valid,

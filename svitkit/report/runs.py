@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from svitkit.errors import ConfigError
-from svitkit.manifest import from_json
 from svitkit.report.artefacts import Artefacts, find_artefacts
-from svitkit.runtime.record import BenchRecord, read_record
+from svitkit.report.lines import Reading, read_file
+from svitkit.runtime.record import BenchRecord
 
 RECORD = "record.json"  # as ``svitkit deploy`` names it
 SHORT_HASH = 8
@@ -27,6 +25,8 @@ class Run:
         name: the method, and what else tells the run from the others of its board.
         source: where the record was read.
         record: the measurement.
+        where: the board, or which one of several.
+        bundle: how the file of a fleet calls its bundle; None if the record is from elsewhere.
         artefacts: of its bundle; None if they were not found.
     """
 
@@ -34,12 +34,14 @@ class Run:
     name: str
     source: str
     record: BenchRecord
+    where: str
+    bundle: str | None = None
     artefacts: Artefacts | None = None
 
     @property
     def label(self) -> str:
-        """Name and board: no other run of a report has the same."""
-        return f"{self.name} on {self.record.board}"
+        """Name and place: no other run of a report has the same."""
+        return f"{self.name} on {self.where}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +57,12 @@ class Runs:
     remarks: tuple[str, ...] = ()
 
 
-@dataclass
-class _Found:
-    """What the arguments hold, before the runs have their names."""
-
-    records: list[tuple[str | None, str, BenchRecord]] = field(default_factory=list)
-    folders: list[Path] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-
 def read_runs(arguments: Sequence[str], *, artefacts: Sequence[Path] = ()) -> Runs:
     """Reads the runs that a user names.
 
     A run has the name that the user gives it, else that of the method in the checkpoint its bundle was built from, else
-    the first digits of its bundle's hash. Bundles and checkpoints are looked for beside every record and in
-    ``artefacts``; a bundle belongs to a record that has the hash of its manifest.
+    the one of its bundle in the file of a fleet, else the first digits of its bundle's hash. Bundles and checkpoints are
+    looked for beside every record and in ``artefacts``; a bundle belongs to a record that has the hash of its manifest.
 
     Args:
         arguments: each a record, a JSON-lines file of records, or a folder of ``svitkit deploy``; or ``NAME=`` and one
@@ -79,21 +72,27 @@ def read_runs(arguments: Sequence[str], *, artefacts: Sequence[Path] = ()) -> Ru
     Raises:
         ConfigError: there is no such file, it holds no record, or two runs cannot be told apart.
     """
-    found = _Found()
+    readings: list[tuple[str | None, Reading]] = []
+    remarks: list[str] = []
+    folders: list[Path] = []
     for argument in arguments:
         name, path = _split(argument)
-        _read_argument(name, path, found)
+        file = _find_file(path)
+        found, left_out = read_file(file)
+        readings += [(name, reading) for reading in found]
+        remarks += left_out
+        folders.append(file.parent)
+    if not readings:
+        raise ConfigError(f"{', '.join(arguments)}: no record in it. Make one with 'svitkit bench -o FILE'.")
     for folder in artefacts:
         if not folder.is_dir():
             raise ConfigError(f"'{folder}' is no folder. Name one that 'svitkit deploy' made, or a folder of such.")
-        found.folders += [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
-    for _, source, record in found.records:
-        _check_figures(source, record)
-    known = find_artefacts(found.folders, {record.bundle_sha256 for _, _, record in found.records})
-    runs = [_name_run(name, source, record, known) for name, source, record in found.records]
-    if not runs:
-        raise ConfigError(f"{', '.join(arguments)}: no record in it. Make one with 'svitkit bench -o FILE'.")
-    return Runs(runs=tuple(_tell_apart(runs)), remarks=tuple(found.remarks))
+        folders += [folder, *sorted(child for child in folder.iterdir() if child.is_dir())]
+    for _, reading in readings:
+        _check_figures(reading.source, reading.record)
+    known = find_artefacts(folders, {reading.record.bundle_sha256 for _, reading in readings})
+    runs = [_name_run(name, reading, known.get(reading.record.bundle_sha256)) for name, reading in readings]
+    return Runs(runs=tuple(_tell_apart(runs)), remarks=tuple(remarks))
 
 
 def _split(argument: str) -> tuple[str | None, Path]:
@@ -108,43 +107,14 @@ def _split(argument: str) -> tuple[str | None, Path]:
     return name.strip(), Path(path)
 
 
-def _read_argument(name: str | None, path: Path, found: _Found) -> None:
+def _find_file(path: Path) -> Path:
     if path.is_dir():
         if not (path / RECORD).is_file():
             raise ConfigError(f"'{path}' holds no {RECORD}. Name a folder of 'svitkit deploy', or the record itself.")
-        path = path / RECORD
+        return path / RECORD
     if not path.is_file():
         raise ConfigError(f"there is no file '{path}'. Make a record with 'svitkit bench -o FILE'.")
-    found.folders.append(path.parent)
-    if path.suffix == ".jsonl":
-        found.records += [(name, source, record) for source, record in _read_lines(path, found.remarks)]
-    else:
-        found.records.append((name, str(path), read_record(path)))
-
-
-def _read_lines(path: Path, remarks: list[str]) -> Iterator[tuple[str, BenchRecord]]:
-    """Yields the records of a JSON-lines file with their places.
-
-    A line is a record, or an object with the key ``record``. One whose record is null says that there is none; a last
-    line without an end is what a killed writer left.
-    """
-    content = path.read_bytes()
-    for number, line in enumerate(content.splitlines(keepends=True), start=1):
-        source = f"{path}:{number}"
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            if line.endswith(b"\n"):
-                raise ConfigError(f"{source} is no JSON: {error}. Remove the line, or measure again.") from None
-            remarks.append(f"{source} breaks off, and was left out.")
-            continue
-        wrapped = isinstance(value, dict) and "record" in value
-        if wrapped and value["record"] is None:
-            remarks.append(f"{source} holds no measurement.")
-            continue
-        yield source, from_json(json.dumps(value["record"] if wrapped else value), BenchRecord, source=source)
+    return path
 
 
 def _check_figures(source: str, record: BenchRecord) -> None:
@@ -167,36 +137,57 @@ def _check_figures(source: str, record: BenchRecord) -> None:
             raise ConfigError(f"{source} is no measurement: its {name} cannot be. Measure again with 'svitkit bench'.")
 
 
-def _name_run(name: str | None, source: str, record: BenchRecord, known: Mapping[str, Artefacts]) -> Run:
-    artefacts = known.get(record.bundle_sha256)
-    method = name or (artefacts.method if artefacts else None) or f"bundle {record.bundle_sha256[:SHORT_HASH]}"
-    return Run(method=method, name=method, source=source, record=record, artefacts=artefacts)
+def _name_run(name: str | None, reading: Reading, artefacts: Artefacts | None) -> Run:
+    record = reading.record
+    method = artefacts.method if artefacts else None
+    called = name or method or reading.bundle or f"bundle {record.bundle_sha256[:SHORT_HASH]}"
+    return Run(
+        method=called,
+        name=called,
+        source=reading.source,
+        record=record,
+        artefacts=artefacts,
+        bundle=reading.bundle,
+        where=reading.place or record.board,
+    )
 
 
 def _tell_apart(runs: Sequence[Run]) -> Iterator[Run]:
-    """Adds the number of threads to names that would be the same without it.
+    """Adds threads or bundles to names that would be the same without.
 
     Raises:
-        ConfigError: that is the same, too.
+        ConfigError: they are the same with both.
     """
-    several = Counter(run.label for run in runs)
-    seen: dict[str, Run] = {}
+    labels = [run.label for run in runs]
     for run in runs:
-        if several[run.label] > 1:
-            run = replace(run, name=f"{run.name}, {run.record.threads} thread{'s' * (run.record.threads != 1)}")
-        if run.label in seen:
-            raise ConfigError(
-                f"two runs are called '{run.label}': {seen[run.label].source} and {run.source}. Leave one of them out, "
-                "or name them apart with NAME=PATH."
-            )
-        seen[run.label] = run
-        yield run
+        same = [other for other in runs if other.label == run.label] if labels.count(run.label) > 1 else []
+        yield replace(run, name=run.name + _difference(run, same)) if same else run
+
+
+def _difference(run: Run, same: Sequence[Run]) -> str:
+    """Returns what tells a run from others of its name."""
+    for describe in (_threads, _bundle, lambda run: _threads(run) + _bundle(run)):
+        if len({describe(other) for other in same}) == len(same):
+            return describe(run)
+    sources = " and ".join(other.source for other in same)
+    raise ConfigError(
+        f"{len(same)} runs are called '{run.label}': {sources}. Leave all but one out, or name them "
+        "apart with NAME=PATH."
+    )
+
+
+def _threads(run: Run) -> str:
+    return f", {run.record.threads} thread{'s' * (run.record.threads != 1)}"
+
+
+def _bundle(run: Run) -> str:
+    return f", {run.bundle}" if run.bundle else ""
 
 
 def place(run: Run) -> tuple[bool, str, str]:
-    """Returns what runs must share to be compared: whether they are emulated, their board, and the test images."""
+    """Returns what runs must share to be compared: whether it is an emulator, where, and on which images."""
     record = run.record
-    return record.emulated, record.board, record.accuracy.dataset if record.accuracy else ""
+    return record.emulated, run.where, record.accuracy.dataset if record.accuracy else ""
 
 
 def by_place(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -210,8 +201,9 @@ def by_place(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def board_title(run: Run) -> str:
-    """Returns the name of a run's board, and whether it is an emulated one."""
-    return f"{run.record.board} (emulated)" if run.record.emulated else run.record.board
+    """Returns the name of a run's board, which one of several it is, and whether it is an emulated one."""
+    board = run.where if run.where == run.record.board else f"{run.where}, {run.record.board}"
+    return f"{board} (emulated)" if run.record.emulated else board
 
 
 def styles(runs: Sequence[Run]) -> dict[str, int]:

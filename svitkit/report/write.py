@@ -39,12 +39,12 @@ def write_report(
 
 def summarize(runs: Sequence[Run]) -> str:
     """Says in a sentence what was measured, where and when."""
-    boards = list(dict.fromkeys(run.record.board for run in runs))
+    boards = list(dict.fromkeys(run.where for run in runs))
     methods = list(dict.fromkeys(run.method for run in runs))
     times = sorted(run.record.started_at for run in runs)
     days = f"{times[0][:10]}" if times[0][:10] == times[-1][:10] else f"{times[0][:10]} to {times[-1][:10]}"
     counted = [(len(runs), "run"), (len(methods), "method"), (len(boards), "board")]
     said = [f"{number} {name}{'s' * (number != 1)}" for number, name in counted]
-    emulated = sorted({run.record.board for run in runs if run.record.emulated})
+    emulated = sorted({run.where for run in runs if run.record.emulated})
     ending = f"; {', '.join(emulated)} emulated" if emulated else ""
     return f"{said[0]} of {said[1]} on {said[2]}, measured {days}{ending}."

@@ -87,6 +87,7 @@ def run(method: str = "int8", found: BenchRecord | None = None, artefacts: Artef
         name=method,
         source=f"{method}/record.json",
         record=measured,
+        where=measured.board,
         artefacts=artefacts,
     )
 

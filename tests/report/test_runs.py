@@ -73,7 +73,45 @@ def test_a_line_without_a_measurement_and_one_that_breaks_off_are_told(tmp_path)
     path.write_text(f"{line()}\n{failed}\n{line(board='b')[:80]}")
     found = read_runs([str(path)])
     assert len(found.runs) == 1
-    assert found.remarks == (f"{path}:2 holds no measurement.", f"{path}:3 breaks off, and was left out.")
+    assert found.remarks == (
+        f"{path}:2 holds no measurement: no route to host",
+        f"{path}:3 breaks off, and was left out.",
+    )
+
+
+def fleet_line(bundle: str, place: str | None = None, **outcome: object) -> str:
+    """A line as ``svitkit bench --boards`` writes it."""
+    run = {"bundle": bundle, "bundle_sha256": "ab" * 32, "board": "raspberry-pi-4"}
+    return json.dumps({"format_version": 1, "run": run | ({"place": place} if place else {}), **outcome})
+
+
+def measured(**changes: object) -> dict[str, object]:
+    return {"outcome": "measured", "record": json.loads(line(**changes))}
+
+
+def test_the_file_of_a_fleet_names_bundles_and_places_and_its_last_line_of_a_run_counts(tmp_path):
+    path = tmp_path / "monday.jsonl"
+    lines = [
+        json.dumps({"format_version": 1, "kind": "svitkit-fleet", "options": {"repeat": 50}}),
+        fleet_line("int8", "pi4-left", outcome="failed", error="the board did not answer"),
+        fleet_line("int8", "pi4-right", **measured()),
+        fleet_line("fp32", "pi4-left", outcome="skipped", error="built for another CPU"),
+        fleet_line("int8", "pi4-left", **measured()),
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    found = read_runs([str(path)])
+    assert [each.label for each in found.runs] == ["int8 on pi4-left", "int8 on pi4-right"]
+    assert list(by_place(found.runs)) == ["pi4-left, raspberry-pi-4", "pi4-right, raspberry-pi-4"]
+    assert found.remarks == (f"{path}:4 holds no measurement: built for another CPU",)
+
+
+def test_bundles_of_one_method_in_a_fleet_are_told_apart_by_their_names(tmp_path):
+    belongs = deploy(tmp_path / "out", record(), method="svitkit")
+    path = tmp_path / "monday.jsonl"
+    lines = [fleet_line(bundle, **measured(bundle_sha256=belongs.bundle_sha256)) for bundle in ("mild", "hard")]
+    path.write_text("\n".join(lines) + "\n")
+    found = read_runs([str(path)], artefacts=[tmp_path / "out"]).runs
+    assert [each.name for each in found] == ["svitkit, mild", "svitkit, hard"]
 
 
 def test_records_from_elsewhere_find_their_bundles_by_hash(tmp_path):
@@ -146,7 +184,7 @@ def test_two_runs_of_one_name_are_refused_with_their_places(tmp_path):
     first, second = write(tmp_path / "first.json"), write(tmp_path / "second.json")
     with pytest.raises(ConfigError) as error:
         read_runs([f"int8={first}", f"int8={second}"])
-    assert "two runs are called 'int8, 1 thread on raspberry-pi-4'" in str(error.value)
+    assert "2 runs are called 'int8 on raspberry-pi-4'" in str(error.value)
     assert str(first) in str(error.value)
     assert str(second) in str(error.value)
 
