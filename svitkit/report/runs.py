@@ -61,7 +61,7 @@ def read_runs(arguments: Sequence[str], *, artefacts: Sequence[Path] = ()) -> Ru
     """Reads the runs that a user names.
 
     A run has the name that the user gives it, else that of the method in the checkpoint its bundle was built from, else
-    the one of its bundle in the file of a fleet, else the first digits of its bundle's hash. Bundles and checkpoints are
+    that of its bundle in the file of a fleet, else the first digits of its bundle's hash. Bundles and checkpoints are
     looked for beside every record and in ``artefacts``; a bundle belongs to a record that has the hash of its manifest.
 
     Args:
@@ -158,10 +158,9 @@ def _tell_apart(runs: Sequence[Run]) -> Iterator[Run]:
     Raises:
         ConfigError: they are the same with both.
     """
-    labels = [run.label for run in runs]
     for run in runs:
-        same = [other for other in runs if other.label == run.label] if labels.count(run.label) > 1 else []
-        yield replace(run, name=run.name + _difference(run, same)) if same else run
+        same = [other for other in runs if other.label == run.label]
+        yield run if len(same) == 1 else replace(run, name=run.name + _difference(run, same))
 
 
 def _difference(run: Run, same: Sequence[Run]) -> str:
