@@ -178,6 +178,14 @@ def test_text_in_charts_is_large_enough_on_a_phone_and_stays_in_the_picture(open
     assert outside == []
 
 
+def test_sentences_in_tables_are_no_towers_of_words_on_a_phone(open_page: Open):
+    page = open_page(PHONE)
+    unfold(page)
+    shapes = page.locator("td.prose").evaluate_all("all => all.map(each => [each.offsetWidth, each.offsetHeight])")
+    assert shapes
+    assert all(width >= 200 for width, _ in shapes)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_charts_can_be_told_from_their_background(scheme: str, open_page: Open):
     page = open_page(scheme=scheme)
