@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,8 @@ from svitkit.runtime.record import BenchRecord
 
 RECORD = "record.json"  # as ``svitkit deploy`` names it
 SHORT_HASH = 8
+MOST, SHORTEST_MS = 2**53, 1e-6
+"""Figures beyond these are none: what a float still counts exactly, and a nanosecond."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +128,10 @@ def _check_figures(source: str, record: BenchRecord) -> None:
     durations = [getattr(latency, name) for name in ("min", "mean", "max", "p50", "p90", "p95", "p99")]
     sizes = [memory.weights_bytes, memory.state_bytes, memory.workspace_bytes, memory.vm_hwm_bytes]
     wrong = {
-        "samples_ns": not record.samples_ns or min(record.samples_ns) <= 0,
-        "latency_ms": not all(0 < value < math.inf for value in durations if value is not None),
-        "memory": not all(value >= 0 for value in sizes if value is not None),
-        "accuracy": accuracy is not None and not (0 <= accuracy.percent <= 100 and accuracy.count > 0),
+        "samples_ns": not record.samples_ns or not all(0 < sample <= MOST for sample in record.samples_ns),
+        "latency_ms": not all(SHORTEST_MS <= value <= MOST for value in durations if value is not None),
+        "memory": not all(0 <= value <= MOST for value in sizes if value is not None),
+        "accuracy": accuracy is not None and not (0 <= accuracy.percent <= 100 and 0 < accuracy.count <= MOST),
     }
     for name, is_wrong in wrong.items():
         if is_wrong:

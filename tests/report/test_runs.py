@@ -138,6 +138,8 @@ def test_a_bundle_alone_tells_its_kernels_but_no_method(tmp_path):
         ("samples_ns", [0, 1]),
         ("latency_ms", {"emulated": False, "count": 1, "min": -1.0, "mean": 1.0, "max": 1.0}),
         ("memory", {"emulated": False, "weights_bytes": -1, "state_bytes": 0, "workspace_bytes": 0}),
+        ("samples_ns", [10**30]),
+        ("latency_ms", {"emulated": False, "count": 1, "min": 1e-300, "mean": 1.0, "max": 1e300}),
         ("accuracy", {"percent": 101.0, "count": 1, "dataset": "digits"}),
         ("accuracy", {"percent": 50.0, "count": 0, "dataset": "digits"}),
     ],
