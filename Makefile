@@ -1,4 +1,5 @@
 # make demo        set everything up, then deploy the packaged network for this computer and for an emulated board
+# make report      measure the packaged network by several methods on several boards, and show all of it on one page
 # make test        the fast tests;  make test-slow: all that need no hardware
 # make check       format, lint, types
 PYTHON ?= python3
@@ -7,7 +8,7 @@ JOBS ?= 2
 DEPLOY := $(BIN)/svitkit deploy digits-spikformer
 SYSROOT := /usr/aarch64-linux-gnu/lib/libc.so.6
 
-.PHONY: setup demo test test-slow check check-wheel constraints clean
+.PHONY: setup demo report test test-slow check check-wheel constraints clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed .venv/.emulator .venv/.sshd
@@ -30,6 +31,11 @@ setup: .venv/.installed .venv/.emulator .venv/.sshd
 	@scripts/install_sshd
 	@touch $@
 
+# The tests of reports open them in Chromium. Without it they are skipped.
+.venv/.chromium: scripts/install_chromium scripts/install_packages | .venv/.installed
+	@scripts/install_chromium
+	@touch $@
+
 # Exit 3 of deploy means: measured, but something disturbed the run; the table says what.
 demo: setup
 	@$(DEPLOY) --board host || test $$? = 3
@@ -37,10 +43,13 @@ demo: setup
 	  $(DEPLOY) --board qemu-cortex-a72 || test $$? = 3; \
 	else echo "qemu-cortex-a72 skipped: no emulator (apt-get install qemu-user-static libc6-arm64-cross)"; fi
 
-test: setup
+report: setup
+	scripts/make_report
+
+test: setup .venv/.chromium
 	$(BIN)/pytest -n $(JOBS)
 
-test-slow: setup
+test-slow: setup .venv/.chromium
 	$(BIN)/pytest -n $(JOBS) -m "not board and not gpu"
 
 check: setup

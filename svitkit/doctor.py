@@ -23,6 +23,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "models, compress": ("torch", "spikingjelly", "safetensors", "scikit-learn", "pillow"),
     "export": ("onnx", "onnx-ir", "onnxscript", "onnxruntime"),
     "build": ("apache-tvm", "ziglang", "cmake", "ninja", "pyelftools"),
+    "report": ("jinja2",),
 }
 LEAST_PYTHON = (3, 11)
 VERSION_TIMEOUT_S = 60

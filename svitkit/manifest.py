@@ -202,6 +202,17 @@ class Manifest:
     golden_tolerance: float
     files: dict[str, FileEntry]
 
+    def choice(self, layer: str, function: str) -> KernelChoice | None:
+        """Returns why a function of the machine code runs a layer, None where nothing was to be chosen.
+
+        Args:
+            layer: the layer's name.
+            function: the function's: a kernel's, mostly with a number behind it.
+        """
+        names = (function.rpartition("_")[0], function)
+        found = {choice.kernel: choice for choice in self.kernels if choice.layer == layer}
+        return next((found[name] for name in names if name in found), None)
+
 
 def to_json(value: T, kind: type[T]) -> str:
     """Serializes a dataclass as indented JSON with a final newline."""

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from svitkit import __version__
-from svitkit.cli import bench, boards, learn, look, ship
+from svitkit.cli import bench, boards, learn, look, report, ship
 from svitkit.errors import SvitError
 
 
@@ -72,6 +72,7 @@ app.command("export")(ship.export)
 app.command("build")(ship.build)
 app.command("bench")(bench.bench)
 app.command("deploy")(ship.deploy)
+app.command("report")(report.report)
 
 
 def main() -> None:

@@ -102,15 +102,13 @@ def _find_profile(bundle: Path, named: Path | None) -> tuple[Profile | None, str
 
 
 def _layer_views(manifest: Manifest, program: str, profile: Profile | None) -> list[LayerView]:
-    choices = {(choice.layer, choice.kernel): choice for choice in manifest.kernels}
     neurons = {layer.name: layer for layer in manifest.model.lif_layers}
     steps = manifest.model.timesteps if manifest.model.mode == "sequence" else 1
     calls = read_calls(program)
     times = [layer.p50_ns for layer in profile.layers] if profile else [None] * len(calls)
     views = []
     for call, p50_ns in zip(calls, times, strict=True):
-        numbered = choices.get((call.layer, call.kernel.rpartition("_")[0]))  # functions are numbered kernels
-        choice, lif = numbered or choices.get((call.layer, call.kernel)), neurons.get(call.layer)
+        choice, lif = manifest.choice(call.layer, call.kernel), neurons.get(call.layer)
         views.append(
             LayerView(
                 layer=call.layer,

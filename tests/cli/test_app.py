@@ -11,7 +11,8 @@ import svitkit as package
 from svitkit.cli import app as program
 from svitkit.errors import ConfigError
 
-VERBS = ("models", "doctor", "inspect", "train", "evaluate", "compress", "export", "build", "bench", "deploy", "boards")
+LOOK, LEARN = ("models", "doctor", "inspect"), ("train", "evaluate", "compress")
+VERBS = (*LOOK, *LEARN, "export", "build", "bench", "deploy", "report", "boards")
 HEAVY = ("torch", "tvm", "onnx", "onnxruntime", "sklearn", "spikingjelly", "scipy")
 
 
