@@ -14,6 +14,7 @@ from svitkit.manifest import FileEntry, KernelChoice, Manifest, SparseWeights, w
 from svitkit.runtime.golden import check_golden_inputs, golden_outputs
 from svitkit.runtime.pipeline import Compiled, compile_network
 from svitkit.runtime.program import Chosen, Expansion, to_text, weight_bytes
+from svitkit.runtime.program_facts import fact_lines
 from svitkit.runtime.toolchain import build_runner, check_glibc
 
 GOLDEN_TOLERANCE = 1e-3
@@ -44,7 +45,7 @@ def build_bundle(
         shutil.copy2(runner.svit_run, bundle / "svit-run")
         shutil.copy2(runner.libsvit, bundle / "libsvit.so")
         check_glibc([bundle / name for name in PROGRAMS], board.glibc)
-        write_text(bundle / "program.txt", to_text(compiled.program, compiled.plan))
+        write_text(bundle / "program.txt", _program_text(compiled, board, len(golden)))
         write_bytes(bundle / "weights.bin", weight_bytes(compiled.program, compiled.plan))
         write_bytes(bundle / "golden_input.bin", np.ascontiguousarray(golden, np.float32).tobytes())
         expected = golden_outputs(onnx_path, compiled.graph.metadata, golden)
@@ -52,6 +53,16 @@ def build_bundle(
         manifest = _manifest(compiled, board, bundle, len(golden))
         write_manifest(bundle, manifest)
     return manifest
+
+
+def _program_text(compiled: Compiled, board: Board, golden_count: int) -> str:
+    facts = fact_lines(
+        compiled.graph.metadata,
+        features=board.required_features,
+        golden_count=golden_count,
+        golden_tolerance=GOLDEN_TOLERANCE,
+    )
+    return to_text(compiled.program, compiled.plan, facts)
 
 
 def _kernel_choice(chosen: Chosen) -> KernelChoice:

@@ -30,6 +30,8 @@ from svitkit.files import staged_directory
 
 GLIBC_FLOOR = "2.27"
 TRIPLES = ("aarch64-linux-gnu", "x86_64-linux-gnu")
+STATIC_TRIPLES = {"aarch64-linux-gnu": "aarch64-linux-musl", "x86_64-linux-gnu": "x86_64-linux-musl"}
+"""For each triple, that of programs with everything in them: musl links statically, glibc would not wholly."""
 BUILD_PACKAGES = ("ziglang", "cmake", "ninja", "apache-tvm-ffi")
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +46,7 @@ class RunnerFiles:
     """The installed runner of one triple.
 
     Attributes:
-        prefix: the installed tree; ``find_package(svit CONFIG)`` finds it as ``svit_ROOT`` or in ``CMAKE_PREFIX_PATH``.
+        prefix: the installed tree; ``find_package(svitkit CONFIG)`` finds it in ``CMAKE_PREFIX_PATH``.
         svit_run: the program that runs on the board.
         libsvit: the shared library behind ``svit.h``.
     """
@@ -67,14 +69,31 @@ def build_runner(triple: str) -> RunnerFiles:
         VerificationError: a binary needs a newer glibc than ``GLIBC_FLOOR``.
     """
     _check_triple(triple)
+    prefix = _installed(triple)
+    return RunnerFiles(prefix=prefix, svit_run=prefix / "bin" / "svit-run", libsvit=prefix / "lib" / "libsvit.so")
+
+
+def build_archive(triple: str) -> Path:
+    """Builds the archive of svit-run that is linked with a network into one static program, or takes it from the cache.
+
+    Args:
+        triple: one of ``TRIPLES``; the archive is for the triple that ``STATIC_TRIPLES`` gives it.
+
+    Raises:
+        ConfigError: as :func:`build_runner`.
+    """
+    _check_triple(triple)
+    return _installed(STATIC_TRIPLES[triple]) / "lib" / "libsvit-run.a"
+
+
+def _installed(triple: str) -> Path:
     prefix = _cache_directory() / _build_key() / triple
-    files = RunnerFiles(prefix=prefix, svit_run=prefix / "bin" / "svit-run", libsvit=prefix / "lib" / "libsvit.so")
     if prefix.is_dir():
-        return files
+        return prefix
     with _locked(prefix.with_name(f".{triple}.lock")):
         if not prefix.is_dir():
             _build(triple, prefix)
-    return files
+    return prefix
 
 
 def link_shared(objects: Sequence[str | Path], output: str | Path, triple: str) -> None:
@@ -237,12 +256,13 @@ def _build(triple: str, prefix: Path) -> None:
             "CMAKE_TOOLCHAIN_FILE": _CMAKE / "toolchains" / f"{triple}.cmake",
             "SVIT_ZIG": _package_directory("ziglang") / "zig",
             "SVIT_TVM_FFI_INCLUDE_DIR": _package_directory("tvm_ffi") / "include",
+            "SVIT_SINGLE_FILE": "ON" if triple in STATIC_TRIPLES.values() else "OFF",
         }
         configure += [f"-D{name}={value}" for name, value in settings.items()]
         install = [*program, "--install", scratch, "--prefix", str(staged)]
         for command in (configure, [*program, "--build", scratch], install):
             _check_success(_run(command), f"building the runner for {triple}")
-        check_glibc([staged / "bin" / "svit-run", staged / "lib" / "libsvit.so"])
+        check_glibc(path for path in (staged / "bin" / "svit-run", staged / "lib" / "libsvit.so") if path.exists())
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

@@ -3,8 +3,12 @@
 #define SVIT_OPTIONS_H_
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+
+#include "svit.h"
 
 namespace svit {
 
@@ -16,12 +20,18 @@ class UsageError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+enum class Command { measure, info, self_test, classify };
+
 struct Options {
-  std::string bundle;
+  Command command = Command::measure;
+  std::string bundle;        // empty: the network that is linked in
   std::string input;
+  std::string_view content;  // of the input, if it is in memory already
+  std::optional<svit_layout> frames;  // the input holds frames of bytes that lie like this; none: input tensors
   std::uint64_t count = 0;      // inputs in the file
   std::string output;           // empty: not wanted
   std::string spikes;           // empty: not wanted
+  bool has_mode = false;        // --mode was given; else the network knows its own
   std::uint64_t timesteps = 0;  // 0: sequence mode; else steps of one inference in step mode
   std::uint64_t warmup = 10;    // inferences
   std::uint64_t repeat = 100;   // timed inferences at least
@@ -32,8 +42,8 @@ struct Options {
   bool wants_version = false;
 };
 
-// Throws UsageError.
-Options parse_options(int argc, char** argv);
+// A program that has a network linked in takes no BUNDLE. Throws UsageError.
+Options parse_options(int argc, char** argv, bool has_network);
 
 }  // namespace svit
 

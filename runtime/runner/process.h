@@ -1,13 +1,11 @@
-// What the running process can say about itself: memory and CPU features.
+// What the running process can say about itself: memory and CPUs.
 #ifndef SVIT_PROCESS_H_
 #define SVIT_PROCESS_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <string_view>
-#include <vector>
 
 namespace svit {
 
@@ -28,9 +26,6 @@ std::optional<std::uint64_t> read_resident_bytes(std::string_view file_name);
 
 // CPUs that this process may run on, at least 1.
 std::size_t count_usable_cpus();
-
-// Names as in /proc/cpuinfo ("Features" on Arm, "flags" on x86), those that this process may use.
-std::vector<std::string> read_cpu_features();
 
 }  // namespace svit
 

@@ -5,12 +5,15 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <utility>
 
 namespace svit {
 namespace {
 
 constexpr std::size_t kMaxDims = 8;
 constexpr std::size_t kMaxTensors = 1000000;
+constexpr std::size_t kMaxSteps = 100000;
+constexpr std::size_t kMaxChannels = 256;
 constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 47;  // more than any user address space holds
 
 constexpr DType kDTypes[] = {
@@ -73,6 +76,11 @@ class Parser {
     if (kind == "call") return call(words);
     if (kind == "tap") return tap(words);
     if (kind == "taporder") return taporder(words);
+    if (kind == "steps") return steps(words);
+    if (kind == "features") return features(words);
+    if (kind == "class") return class_name(words);
+    if (kind == "frame") return frame(words);
+    if (kind == "golden") return golden(words);
     if (kind == "end") return end(words);
     fail("unknown statement " + quoted(kind));
   }
@@ -102,6 +110,14 @@ class Parser {
       fail(std::string(what) + " is " + quoted(word) + ", the largest allowed is " + std::to_string(limit));
     }
     return value;
+  }
+
+  double real(std::string_view word, const char* what) const {
+    double value = 0;
+    const char* last = word.data() + word.size();
+    const auto [stop, error] = std::from_chars(word.data(), last, value);
+    if (error == std::errc() && stop == last && std::isfinite(value)) return value;
+    fail("the " + std::string(what) + " is no finite number: " + quoted(word));
   }
 
   std::size_t tensor_id(std::string_view word) const {
@@ -197,12 +213,7 @@ class Parser {
     if (tensor.space != Space::states) fail("tensor " + quoted(tensor.name) + " does not lie in 'states'");
     const auto same = [&](const State& state) { return state.tensor == id; };
     if (std::any_of(program_.states.begin(), program_.states.end(), same)) fail("a second initial value for this tensor");
-    double initial = 0;
-    const char* last = words[2].data() + words[2].size();
-    const auto [stop, error] = std::from_chars(words[2].data(), last, initial);
-    if (error != std::errc() || stop != last || !std::isfinite(initial)) {
-      fail("the initial value is no finite number: " + quoted(words[2]));
-    }
+    const double initial = real(words[2], "initial value");
     const bool is_whole = std::trunc(initial) == initial;
     const bool fits = initial >= tensor.dtype->lowest && initial <= tensor.dtype->highest;
     if (!fits || (tensor.dtype->type.code != kDLFloat && !is_whole)) {
@@ -273,6 +284,84 @@ class Parser {
     return nullptr;
   }
 
+  // steps <calls of one inference>
+  void steps(const Words& words) {
+    expect_words(words, 2);
+    if (program_.steps != 0) fail("a second number of steps");
+    program_.steps = static_cast<std::size_t>(number(words[1], kMaxSteps, "number of steps"));
+    if (program_.steps == 0) fail("an inference without steps");
+  }
+
+  // features <name...>
+  void features(const Words& words) {
+    if (!program_.features.empty()) fail("a second list of CPU features");
+    program_.features.assign(words.begin() + 1, words.end());
+  }
+
+  // class <name>, in the order of the logits; in a name, %20 is a blank, and so on
+  void class_name(const Words& words) {
+    expect_words(words, 2);
+    std::string name;
+    for (std::string_view rest = words[1]; !rest.empty(); rest.remove_prefix(1)) {
+      if (rest[0] != '%') {
+        name += rest[0];
+        continue;
+      }
+      unsigned value = 0;
+      const std::string_view code = rest.substr(1, 2);
+      const auto [stop, error] = std::from_chars(code.data(), code.data() + code.size(), value, 16);
+      if (error != std::errc() || stop != code.data() + 2 || value == 0) fail("not the code of a character: " + quoted(rest));
+      name += static_cast<char>(value);
+      rest.remove_prefix(2);
+    }
+    program_.classes.push_back(std::move(name));
+  }
+
+  // frame <frames> <channels> <height> <width> <divisor> <mean of each channel...> <std of each channel...>
+  void frame(const Words& words) {
+    expect_at_least(words, 6);
+    if (program_.frame) fail("a second description of frames");
+    std::uint64_t sizes[4];
+    std::uint64_t elements = 1;
+    for (std::size_t i = 0; i < 4; ++i) {
+      sizes[i] = number(words[1 + i], kMaxBytes, "extent");
+      if (sizes[i] == 0) fail("frames without elements");
+      if (elements > kMaxBytes / sizes[i]) fail("the frames are too large");
+      elements *= sizes[i];
+    }
+    const std::uint64_t channels = number(words[2], kMaxChannels, "number of channels");
+    expect_words(words, 6 + 2 * static_cast<std::size_t>(channels));
+    Frame frame{sizes[0], channels, sizes[2], sizes[3], static_cast<float>(number(words[5], 255, "divisor")), {}, {}};
+    if (frame.divisor == 0) fail("the divisor is 0");
+    for (std::size_t i = 0; i < channels; ++i) {
+      frame.mean.push_back(static_cast<float>(real(words[6 + i], "mean")));
+      frame.std.push_back(static_cast<float>(real(words[6 + channels + i], "standard deviation")));
+      if (!(frame.std.back() > 0)) fail("a standard deviation is not above 0");
+    }
+    program_.frame = std::move(frame);
+  }
+
+  // golden <inputs> <largest difference>
+  void golden(const Words& words) {
+    expect_words(words, 3);
+    if (program_.golden) fail("a second golden check");
+    const std::uint64_t count = number(words[1], kMaxBytes, "number of inputs");
+    program_.golden = {count, static_cast<float>(real(words[2], "tolerance"))};
+  }
+
+  void check_facts() const {
+    const Tensor& input = program_.tensors[program_.input];
+    const std::uint64_t logits = program_.tensors[program_.output].bytes / sizeof(float);
+    if (!program_.classes.empty() && program_.classes.size() != logits) {
+      fail(std::to_string(program_.classes.size()) + " classes have names, there are " + std::to_string(logits) + " logits");
+    }
+    if (!program_.frame) return;
+    if (input.dtype->type.code != kDLFloat || input.bytes / sizeof(float) != program_.frame->bytes()) {
+      fail("the frames have " + std::to_string(program_.frame->bytes()) + " elements, the input " +
+           std::to_string(input.bytes / input.dtype->bytes) + " of type " + input.dtype->name);
+    }
+  }
+
   void end(const Words& words) {
     expect_words(words, 1);
     if (!input_) fail("no input is declared");
@@ -290,6 +379,7 @@ class Parser {
       const Tensor& tensor = program_.tensors[id];
       if (tensor.space == Space::states && !starts[id]) fail("state " + quoted(tensor.name) + " has no initial value");
     }
+    check_facts();
     ended_ = true;
   }
 

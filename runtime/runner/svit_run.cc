@@ -10,16 +10,20 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "clock.h"
+#include "commands.h"
+#include "cpu_features.h"
 #include "files.h"
 #include "inference.h"
+#include "linked_network.h"
+#include "open_session.h"
 #include "options.h"
 #include "process.h"
 #include "profile.h"
 #include "program.h"
+#include "resident.h"
 #include "spike_writer.h"
 #include "svit.h"
 
@@ -28,8 +32,6 @@ namespace {
 
 constexpr std::size_t kMaxSamples = 100000;
 constexpr std::size_t kMaxProfiled = 1000;
-constexpr std::string_view kCode = "model.so";
-constexpr std::string_view kWeights = "weights.bin";
 
 volatile std::sig_atomic_t stop_signal = 0;
 
@@ -42,18 +44,6 @@ void catch_signals() {
 
 void stop_if_asked() {
   if (stop_signal) throw Error("stopped by signal " + std::to_string(stop_signal));
-}
-
-struct FreeSession {
-  void operator()(svit_session* session) const { svit_free(session); }
-};
-using SessionPointer = std::unique_ptr<svit_session, FreeSession>;
-
-SessionPointer load(const std::string& bundle) {
-  char error[1024];
-  svit_session* session = nullptr;
-  if (svit_load(bundle.c_str(), &session, error, sizeof error) != SVIT_OK) throw Error(error);
-  return SessionPointer(session);
 }
 
 void set_threads(svit_session* session, std::uint64_t threads) {
@@ -87,7 +77,7 @@ std::optional<std::uint64_t> read_floor_without_code(const svit_session* session
   const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
   const svit_sizes sizes = svit_memory(session);
   const std::uint64_t states = (sizes.state_bytes + page - 1) / page * page;
-  const std::uint64_t files = read_resident_bytes(kCode).value_or(0) + read_resident_bytes(kWeights).value_or(0);
+  const std::uint64_t files = read_resident_code().value_or(0) + read_resident_weights().value_or(0);
   const std::uint64_t apart = states + sizes.expanded_bytes + files;
   if (!resident || *resident < apart) return std::nullopt;
   return *resident - apart;
@@ -194,7 +184,7 @@ void print_report(const svit_session* session, const Options& options, const Rep
 void run(const Options& options) {
   Report report;
   const std::uint64_t start = now_ns();
-  const SessionPointer session = load(options.bundle);
+  const SessionPointer session = open_session(options.bundle);
   set_threads(session.get(), options.threads);
   report.timing.load_ns = now_ns() - start;
   Inference inference(session.get(), options);
@@ -202,8 +192,8 @@ void run(const Options& options) {
   warm_up(inference, options, report.timing);
   // Before the samples and the spikes, which are the measurement's own: the network's memory does not grow any more.
   report.memory.process = read_process_memory();
-  report.memory.weights_resident = read_resident_bytes(kWeights);
-  if (report.memory.floor) *report.memory.floor += read_resident_bytes(kCode).value_or(0);
+  report.memory.weights_resident = read_resident_weights();
+  if (report.memory.floor) *report.memory.floor += read_resident_code().value_or(0);
   take_samples(inference, options, report.timing);
   if (options.profile) {
     const std::size_t inferences = std::min(report.timing.samples_ns.size(), kMaxProfiled);
@@ -216,11 +206,16 @@ void run(const Options& options) {
 
 int run_command_line(int argc, char** argv) {
   try {
-    const Options options = parse_options(argc, argv);
+    const Options options = parse_options(argc, argv, svit_get_linked_network() != nullptr);
     if (options.wants_help) return std::fputs(kUsage, stdout) < 0;
     if (options.wants_version) return std::printf("svit-run %s\n", svit_version()) < 0;
     catch_signals();
-    run(options);
+    switch (options.command) {
+      case Command::measure: run(options); break;
+      case Command::info: show_info(options); break;
+      case Command::self_test: test_self(options); break;
+      case Command::classify: classify(options); break;
+    }
     return 0;
   } catch (const UsageError& error) {
     std::fprintf(stderr, "svit-run: %s. See 'svit-run --help'.\n", error.what());
