@@ -34,11 +34,15 @@ STATIC_TRIPLES = {"aarch64-linux-gnu": "aarch64-linux-musl", "x86_64-linux-gnu":
 """For each triple, that of programs with everything in them: musl links statically, glibc would not wholly."""
 BUILD_PACKAGES = ("ziglang", "cmake", "ninja", "apache-tvm-ffi")
 
+Linker = Callable[[str, Sequence[str]], None]
+"""What TVM's ``export_library`` calls with the path of its output and those of object files."""
+
 _ROOT = Path(__file__).resolve().parents[1]
 _RUNNER = _ROOT / "runtime" / "runner"
 _CMAKE = _ROOT / "cmake"
 _SOURCE_SUFFIXES = frozenset({".cc", ".h", ".c", ".map", ".txt", ".cmake"})
 _ERROR_LINES = 12
+_ZIG = (sys.executable, "-m", "ziglang")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,20 +117,56 @@ def link_shared(objects: Sequence[str | Path], output: str | Path, triple: str) 
         VerificationError: the library needs a newer glibc than ``GLIBC_FLOOR``.
     """
     _check_triple(triple)
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{triple}.{GLIBC_FLOOR}"]
+    command = [*_ZIG, "cc", "-target", f"{triple}.{GLIBC_FLOOR}"]
     command += ["-O2", "-shared", "-fPIC", "-s", "-Wl,-z,defs", "-o", str(output)]
     command += [str(_RUNNER / "kernel_error.c"), *(str(item) for item in objects), "-lm"]
     result = _run(command)
-    missing = sorted(set(re.findall(r"undefined symbol: (\S+)", result.stderr)))
-    if result.returncode == 0:
-        missing = _runtime_pointers(Path(output))
+    _check_calls(_runtime_pointers(Path(output)) if result.returncode == 0 else _undefined(result))
+    _check_success(result, f"linking {output} for {triple}")
+    check_glibc([Path(output)])
+
+
+def _undefined(result: subprocess.CompletedProcess[str]) -> list[str]:
+    return sorted(set(re.findall(r"undefined symbol: (\S+)", result.stderr)))
+
+
+def _check_calls(missing: list[str]) -> None:
     if missing:
         raise UnsupportedError(
             f"the compiled network calls {', '.join(missing)}, which no board has. "
             f"Kernels may use libc and libm only: choose kernels without TVM runtime calls or threads."
         )
-    _check_success(result, f"linking {output} for {triple}")
-    check_glibc([Path(output)])
+
+
+def archive_objects(output: str, objects: Sequence[str]) -> None:
+    """Puts object files into an archive, to be linked later; a :data:`Linker`."""
+    command = [*_ZIG, "ar", "qcD", output, *objects]
+    _check_success(_run(command), f"writing {output}")
+
+
+def link_program(folder: Path, output: Path, triple: str) -> None:
+    """Links svit-run with a network into one static program.
+
+    Args:
+        folder: holds ``network.c`` and ``network.S`` (:mod:`svitkit.runtime.single_file`) and ``kernels.a``.
+        output: path of the program.
+        triple: one of ``TRIPLES``; the program is for the triple that ``STATIC_TRIPLES`` gives it.
+
+    Raises:
+        ConfigError: the triple is unknown or something cannot be linked.
+        UnsupportedError: the code calls a function that no board has, such as a function of TVM's runtime.
+    """
+    archive, target = build_archive(triple), STATIC_TRIPLES[triple]
+    # clang by itself: behind 'zig cc' the compiler's cache would keep a copy of the weights
+    assemble = [*_ZIG, "clang", "-c", "-target", target, str(folder / "network.S"), "-o", str(folder / "network.o")]
+    _check_success(_run(assemble), f"assembling the network for {target}")
+    command = [*_ZIG, "cc", "-target", target, "-O2", "-static", "-s", "-o", str(output)]
+    command += [f"-I{_RUNNER}", f"-I{_package_directory('tvm_ffi') / 'include'}"]
+    command += [str(folder / name) for name in ("network.c", "network.o", "kernels.a")]
+    command += [str(_RUNNER / "kernel_error.c"), str(archive), "-lc++", "-lm"]
+    result = _run(command)
+    _check_calls(_undefined(result))
+    _check_success(result, f"linking {output} for {target}")
 
 
 def _runtime_pointers(library: Path) -> list[str]:
@@ -137,7 +177,7 @@ def _runtime_pointers(library: Path) -> list[str]:
     return sorted({name for name in names if name.startswith("__TVM")})
 
 
-def shared_linker(triple: str) -> Callable[[str, Sequence[str]], None]:
+def shared_linker(triple: str) -> Linker:
     """Returns :func:`link_shared` in the form that TVM's ``export_library(path, fcompile=...)`` calls."""
     _check_triple(triple)
 

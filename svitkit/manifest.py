@@ -172,7 +172,7 @@ class Manifest:
         triple: GNU triple of the machine code.
         target: the TVM target, as TVM's own JSON configuration.
         required_features: CPU features that the machine code may use, by their names in /proc/cpuinfo.
-        glibc_floor: lowest glibc version on which the programs start.
+        glibc_floor: lowest glibc version on which the programs start; None if they need none, as a single file does.
         floating_point: layers that compute with float32, of those behind the rounding of the input, up to and with the
             last layer of neurons; empty where there are integers alone until the head.
         sparse: weights that are stored without zeros.
@@ -188,7 +188,7 @@ class Manifest:
     triple: str
     target: dict[str, str | list[str]]
     required_features: tuple[str, ...]
-    glibc_floor: str
+    glibc_floor: str | None
     tvm_version: str
     kernels: tuple[KernelChoice, ...]
     floating_point: tuple[str, ...] = ()

@@ -181,7 +181,7 @@ def _build_facts(manifest: Manifest) -> list[tuple[str, ...]]:
         ("board", manifest.board),
         ("machine code", manifest.triple),
         ("CPU features it may use", ", ".join(manifest.required_features)),
-        ("glibc", f"{manifest.glibc_floor} or newer"),
+        ("glibc", "none" if manifest.glibc_floor is None else f"{manifest.glibc_floor} or newer"),
         ("TVM", manifest.tvm_version),
         ("arithmetic", _arithmetic(manifest)),
         ("weights", kibibytes(manifest.weights_bytes)),
