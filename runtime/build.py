@@ -51,9 +51,7 @@ def build_bundle(
     return manifest
 
 
-def write_parts(
-    compiled: Compiled, onnx_path: Path, board: Board, folder: Path, golden: NDArray[np.float32]
-) -> None:
+def write_parts(compiled: Compiled, onnx_path: Path, board: Board, folder: Path, golden: NDArray[np.float32]) -> None:
     """Writes what is not machine code: the program, the weights, and the golden inputs with their outputs."""
     write_text(folder / "program.txt", _program_text(compiled, board, len(golden)))
     write_bytes(folder / "weights.bin", weight_bytes(compiled.program, compiled.plan))

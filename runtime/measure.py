@@ -16,8 +16,8 @@ from svitkit.boards.device_facts import DeviceFacts
 from svitkit.boards.preflight import check_bundle, check_device, missing_features
 from svitkit.boards.transports import Transport, open_transport, qemu_version
 from svitkit.errors import ConfigError
-from svitkit.files import sha256
 from svitkit.manifest import MANIFEST_NAME, Manifest, check_files, read_manifest
+from svitkit.parts import bundle_sha256, read_part
 from svitkit.runtime.device_checks import (
     GOLDEN_INPUT,
     Progress,
@@ -83,7 +83,7 @@ def bench(
     """Measures a bundle on a board.
 
     Args:
-        bundle: the bundle's directory.
+        bundle: the bundle's directory, or a single file.
         board: the board to run on.
         host: ``[user@]address[:port]`` of a board that is reached by SSH; boards.toml says it if None.
         wait_s: how long to wait while somebody else uses the board.
@@ -120,6 +120,7 @@ def bench(
         runner = Runner(
             transport=transport,
             bundle=transport.push(bundle),
+            is_single_file=bundle.is_file(),
             mode=manifest.model.mode,
             timesteps=manifest.model.timesteps,
             classes=manifest.model.output.shape[-1],
@@ -132,7 +133,7 @@ def bench(
         accuracy = None if dataset is None else measure_accuracy(runner, manifest.model, dataset, limit, notify)
         notify("timing", 0.0)
         limits = Limits(warmup=warmup, repeat=repeat, min_time_s=min_time_s, profile=profile)
-        timing = time_runs(runner, board, manifest, limits)
+        timing = time_runs(runner, board, manifest, limits, _push_inputs(runner, bundle))
         notify("timing", 1.0)
     facts = transport.facts
     record = assemble(bundle, board, manifest, timing, facts=facts, golden=golden, warmup=warmup, started_at=started_at)
@@ -156,12 +157,21 @@ def check_arguments(*, warmup: int, repeat: int, min_time_s: float, timeout_s: f
         )
 
 
-def time_runs(runner: Runner, board: Board, manifest: Manifest, limits: Limits) -> Timing:
+def _push_inputs(runner: Runner, bundle: Path) -> str:
+    """Returns the path of the golden inputs on the board; a single file holds them where only itself can read them."""
+    if not runner.is_single_file:
+        return f"{runner.bundle}/{GOLDEN_INPUT}"
+    local = runner.work / GOLDEN_INPUT
+    local.write_bytes(read_part(bundle, GOLDEN_INPUT))
+    return runner.transport.push(local)
+
+
+def time_runs(runner: Runner, board: Board, manifest: Manifest, limits: Limits, inputs: str) -> Timing:
     """Times the bundle on its golden inputs, and looks at the machine before and after.
 
     A run that was disturbed is repeated, at most twice. Under emulation there is one short run.
     """
-    inputs, count = f"{runner.bundle}/{GOLDEN_INPUT}", manifest.golden_count
+    count = manifest.golden_count
     if board.emulated:
         few = dataclasses.replace(limits, repeat=min(limits.repeat, EMULATED_REPEAT), min_time_s=0.0)
         report = runner.time(inputs, count=count, **dataclasses.asdict(few))
@@ -217,6 +227,12 @@ def device_and_versions(board: Board, manifest: Manifest, facts: DeviceFacts | N
     return f"qemu-aarch64 -cpu {board.qemu_cpu} on {device}", versions
 
 
+def _bundle_bytes(bundle: Path, manifest: Manifest) -> int:
+    if bundle.is_file():
+        return bundle.stat().st_size
+    return (bundle / MANIFEST_NAME).stat().st_size + sum(entry.size for entry in manifest.files.values())
+
+
 def assemble(
     bundle: Path,
     board: Board,
@@ -243,8 +259,8 @@ def assemble(
         mode=manifest.model.mode,
         timesteps=manifest.model.timesteps,
         target=manifest.target,
-        bundle_sha256=sha256(bundle / MANIFEST_NAME),
-        bundle_bytes=(bundle / MANIFEST_NAME).stat().st_size + sum(entry.size for entry in manifest.files.values()),
+        bundle_sha256=bundle_sha256(bundle),
+        bundle_bytes=_bundle_bytes(bundle, manifest),
         cpu_features=report.cpu_features,
         threads=report.threads,
         warmup=warmup,

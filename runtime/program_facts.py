@@ -35,7 +35,7 @@ def fact_lines(
 
 
 def _frame_line(model: ModelMetadata) -> list[str]:
-    """How bytes become the input, as :func:`svitkit.data.dataset.normalize` computes it; nothing for inputs of no image."""
+    """How bytes become the input, as ``svitkit.data.dataset.normalize`` computes it; nothing where it is no image."""
     if len(model.input.shape) < 4:
         return []
     channels, height, width = model.input.shape[-3:]

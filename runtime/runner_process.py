@@ -92,13 +92,14 @@ class Runner:
 
     Attributes:
         transport: the way to the board.
-        bundle: the bundle's path there.
+        bundle: the bundle's path there, or the single file's.
         mode: ``sequence`` or ``step``.
         timesteps: T of one inference.
         classes: number of logits.
         work: a directory of this machine for inputs and outputs.
         timeout_s: longest time for one run.
         threads: threads that share the work.
+        is_single_file: whether the bundle is the program itself.
     """
 
     transport: Transport
@@ -109,6 +110,7 @@ class Runner:
     work: Path
     timeout_s: float
     threads: int = 1
+    is_single_file: bool = False
 
     def infer(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Runs the network on inputs, each from reset states.
@@ -180,9 +182,10 @@ class Runner:
 
     def _run(self, arguments: Sequence[str]) -> RunnerReport:
         program = str(PurePosixPath(self.bundle) / RUNNER_NAME)
+        start = [self.bundle] if self.is_single_file else [program, self.bundle]
         mode = ["--mode", self.mode, *(["--timesteps", str(self.timesteps)] if self.mode == "step" else [])]
         threads = ["--threads", str(self.threads)]
-        completed = self.transport.run([program, self.bundle, *mode, *threads, *arguments], self.timeout_s)
+        completed = self.transport.run([*start, *mode, *threads, *arguments], self.timeout_s)
         check_end(completed)
         return parse_report(completed.stdout)
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from svitkit.errors import ConfigError, RunError, VerificationError
 from svitkit.manifest import Manifest, check_files, read_manifest
+from svitkit.parts import is_single_file
 from svitkit.runtime.libsvit import Tap, TapCallback, Tensor, load_library
 
 Float32Array = NDArray[np.float32]
@@ -68,6 +69,10 @@ class Session:
 
     def __init__(self, bundle: Path, *, threads: int = 1) -> None:
         self._handle: int | None = None
+        if is_single_file(bundle):
+            raise ConfigError(
+                f"{bundle} is a program: run it. A session needs the bundle, built without --single-file."
+            )
         self.manifest = read_manifest(bundle)
         _check_machine(bundle, self.manifest)
         check_files(bundle, self.manifest)

@@ -1,7 +1,8 @@
 """One static program that holds a network: kernels, weights, golden inputs and svit-run. It runs on any Linux.
 
-The files of a bundle are sections of the program, ``.svit.manifest.json`` and so on, so that they are mapped, not copied,
-and can be read out of it. musl's C library and zig's C++ library are linked in; nothing is loaded at run time.
+The files of a bundle are sections of the program, ``.svit.manifest.json`` and so on: they are mapped, not copied, and can
+be read out of it (:mod:`svitkit.parts`). musl's C library and zig's C++ library are linked in; nothing is loaded at run
+time.
 """
 
 from __future__ import annotations
@@ -9,26 +10,22 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
 from numpy.typing import NDArray
 
 from svitkit.boards.board import Board
 from svitkit.errors import ConfigError
 from svitkit.files import staged_file
 from svitkit.manifest import MANIFEST_NAME, Manifest, write_manifest
+from svitkit.parts import SECTION
 from svitkit.runtime.build import make_manifest, write_parts
 from svitkit.runtime.golden import check_golden_inputs
 from svitkit.runtime.pipeline import compile_network
 from svitkit.runtime.toolchain import archive_objects, link_program
 
 PARTS = ("golden_input.bin", "golden_output.bin", MANIFEST_NAME, "program.txt", "weights.bin")
-SECTION = ".svit."
 _PAGE_BYTES = 4096
-_MAGIC = b"\x7fELF"
 
 
 def build_single_file(
@@ -71,7 +68,7 @@ def build_single_file(
 
 
 def _assembly(parts: Path) -> str:
-    """Every part as a section of its own: read-only, so that it is mapped from the file and shared between processes."""
+    """Every part as a read-only section: mapped from the file, and shared between processes."""
     lines = []
     for number, name in enumerate(PARTS):
         path = str(parts / name).replace("\\", "\\\\").replace('"', '\\"')
@@ -106,43 +103,3 @@ def _table(symbols: Sequence[str]) -> str:
             "",
         ]
     )
-
-
-def is_single_file(path: Path) -> bool:
-    """Whether a path is a program with a network in it."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC and _section(ELFFile(file), MANIFEST_NAME) is not None
-    except (OSError, ELFError):
-        return False
-
-
-def unpack(path: Path, folder: Path) -> None:
-    """Writes the parts of a single file as the files of a bundle, without machine code and svit-run.
-
-    Raises:
-        ConfigError: it is no single file, or a part is missing.
-    """
-    for name in PARTS:
-        (folder / name).write_bytes(read_part(path, name))
-
-
-def read_part(path: Path, name: str) -> bytes:
-    """Returns one part of a single file.
-
-    Raises:
-        ConfigError: it is no single file, or the part is missing.
-    """
-    try:
-        with path.open("rb") as file:
-            section = _section(ELFFile(file), name)
-            if section is not None:
-                content: bytes = section.data()
-                return content
-    except ELFError as error:
-        raise ConfigError(f"{path} is no program: {error}. Make one with 'svitkit build --single-file'.") from None
-    raise ConfigError(f"{path} has no {name} in it. Make a single file with 'svitkit build --single-file'.")
-
-
-def _section(elf: ELFFile, name: str) -> Any:
-    return elf.get_section_by_name(SECTION + name)

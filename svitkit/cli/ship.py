@@ -72,7 +72,10 @@ def export(
 def build(
     onnx: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file of 'svitkit export'.")],
     board: BoardName,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The bundle to write.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The bundle, or the program, to write.")],
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Write one static program that needs nothing else, not even a libc.")
+    ] = False,
     data: Annotated[
         str | None,
         typer.Option(
@@ -81,7 +84,7 @@ def build(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compile an ONNX file for a board: a folder that runs there with nothing installed."""
+    """Compile an ONNX file for a board: a folder, or one program, that runs there with nothing installed."""
     from svitkit.boards.board import load_board
     from svitkit.cli.bundle_view import view_bundle
     from svitkit.evaluate import load_for
@@ -93,14 +96,14 @@ def build(
         dataset = None if data is None else load_for(read_metadata(onnx), data)
         with progress() as advance:
             advance("build", 0)
-            build_proven(onnx, target, out, dataset)
+            build_proven(onnx, target, out, dataset, single_file=single_file)
             advance("build", 1)
         result, readable = view_bundle(out)
         show({"bundle": out, **result}, *readable)
 
 
 def bench(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder of 'svitkit build'.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder or single file of 'svitkit build'.")],
     board: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where to run; the board it was built for if not given.")
     ] = None,
