@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from svitkit.boards.board import Board
 from svitkit.files import sha256, staged_directory, write_bytes, write_text
 from svitkit.manifest import FileEntry, KernelChoice, Manifest, SparseWeights, write_manifest
+from svitkit.runtime.glibc import check_glibc
 from svitkit.runtime.golden import check_golden_inputs, golden_outputs
 from svitkit.runtime.pipeline import Compiled, compile_network
 from svitkit.runtime.program import Chosen, Expansion, to_text, weight_bytes
 from svitkit.runtime.program_facts import fact_lines
-from svitkit.runtime.toolchain import build_runner, check_glibc
+from svitkit.runtime.toolchain import build_runner
 
 GOLDEN_TOLERANCE = 1e-3
 PROGRAMS = ("model.so", "svit-run", "libsvit.so")

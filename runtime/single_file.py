@@ -1,14 +1,14 @@
 """One static program that holds a network: kernels, weights, golden inputs and svit-run. It runs on any Linux.
 
-The files of a bundle are sections of the program, ``.svit.manifest.json`` and so on: they are mapped, not copied, and can
-be read out of it (:mod:`svitkit.parts`). musl's C library and zig's C++ library are linked in; nothing is loaded at run
-time.
+The files of a bundle are sections of the program, ``.svit.manifest.json`` and so on: they are mapped, not copied, and
+can be read out of it (:mod:`svitkit.parts`). musl's C library and zig's C++ library are linked in; nothing is loaded at
+run time.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,12 +59,25 @@ def build_single_file(
         write_parts(compiled, onnx_path, board, parts, golden)
         manifest = make_manifest(compiled, board, parts, golden_count=len(golden), glibc_floor=None)
         write_manifest(parts, manifest)
-        symbols = sorted({call.symbol for call in compiled.program.calls})
-        (code / "network.S").write_text(_assembly(parts), encoding="utf-8")
-        (code / "network.c").write_text(_table(symbols), encoding="utf-8")
-        with staged_file(out) as staged:
-            link_program(code, staged, board.triple)
+        symbols = {call.symbol for call in compiled.program.calls}
+        link_single_file(parts, code / "kernels.a", symbols, out, board.triple)
     return manifest
+
+
+def link_single_file(parts: Path, kernels: Path, symbols: Iterable[str], out: Path, triple: str) -> None:
+    """Links the parts of a network into one program.
+
+    Args:
+        parts: a directory with the files of ``PARTS``.
+        kernels: an archive of machine code for ``triple``; ``network.S`` and ``network.c`` are written beside it.
+        symbols: the functions in it that the program calls.
+        out: the program to write.
+        triple: of the board.
+    """
+    (kernels.parent / "network.S").write_text(_assembly(parts), encoding="utf-8")
+    (kernels.parent / "network.c").write_text(_table(sorted(symbols)), encoding="utf-8")
+    with staged_file(out) as staged:
+        link_program(kernels.parent, kernels, staged, triple)
 
 
 def _assembly(parts: Path) -> str:

@@ -15,20 +15,18 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
 from elftools.elf.sections import SymbolTableSection
 
-from svitkit.errors import ConfigError, UnsupportedError, VerificationError, unknown_name
+from svitkit.errors import ConfigError, UnsupportedError, unknown_name
 from svitkit.files import staged_directory
+from svitkit.runtime.glibc import GLIBC_FLOOR, check_glibc
 
-GLIBC_FLOOR = "2.27"
 TRIPLES = ("aarch64-linux-gnu", "x86_64-linux-gnu")
 STATIC_TRIPLES = {"aarch64-linux-gnu": "aarch64-linux-musl", "x86_64-linux-gnu": "x86_64-linux-musl"}
 """For each triple, that of programs with everything in them: musl links statically, glibc would not wholly."""
@@ -39,7 +37,7 @@ Linker = Callable[[str, Sequence[str]], None]
 
 _ROOT = Path(__file__).resolve().parents[1]
 _RUNNER = _ROOT / "runtime" / "runner"
-_CMAKE = _ROOT / "cmake"
+CMAKE_FOLDER = _ROOT / "cmake"
 _SOURCE_SUFFIXES = frozenset({".cc", ".h", ".c", ".map", ".txt", ".cmake"})
 _ERROR_LINES = 12
 _ZIG = (sys.executable, "-m", "ziglang")
@@ -144,11 +142,12 @@ def archive_objects(output: str, objects: Sequence[str]) -> None:
     _check_success(_run(command), f"writing {output}")
 
 
-def link_program(folder: Path, output: Path, triple: str) -> None:
+def link_program(folder: Path, kernels: Path, output: Path, triple: str) -> None:
     """Links svit-run with a network into one static program.
 
     Args:
-        folder: holds ``network.c`` and ``network.S`` (:mod:`svitkit.runtime.single_file`) and ``kernels.a``.
+        folder: holds ``network.c`` and ``network.S`` (:mod:`svitkit.runtime.single_file`).
+        kernels: an archive of machine code.
         output: path of the program.
         triple: one of ``TRIPLES``; the program is for the triple that ``STATIC_TRIPLES`` gives it.
 
@@ -162,7 +161,7 @@ def link_program(folder: Path, output: Path, triple: str) -> None:
     _check_success(_run(assemble), f"assembling the network for {target}")
     command = [*_ZIG, "cc", "-target", target, "-O2", "-static", "-s", "-o", str(output)]
     command += [f"-I{_RUNNER}", f"-I{_package_directory('tvm_ffi') / 'include'}"]
-    command += [str(folder / name) for name in ("network.c", "network.o", "kernels.a")]
+    command += [str(path) for path in (folder / "network.c", folder / "network.o", kernels)]
     command += [str(_RUNNER / "kernel_error.c"), str(archive), "-lc++", "-lm"]
     result = _run(command)
     _check_calls(_undefined(result))
@@ -187,53 +186,6 @@ def shared_linker(triple: str) -> Linker:
     return fcompile
 
 
-def glibc_floor(path: Path) -> str:
-    """Returns the oldest glibc version that has every symbol an ELF file needs.
-
-    Returns:
-        For example ``2.17``; ``2.0`` if the file needs no symbol of glibc.
-
-    Raises:
-        ConfigError: the file is missing or no ELF file.
-        VerificationError: the file needs a private or ABI-marked glibc, for which no version can be told.
-    """
-    versions: list[tuple[int, ...]] = [(2, 0)]
-    for name in _needed_versions(path):
-        numbers = name.removeprefix("GLIBC_").split(".")
-        if not all(number.isdigit() for number in numbers):
-            raise VerificationError(
-                f"{path} needs {name}, which is no released glibc version. Link it with {GLIBC_FLOOR}."
-            )
-        versions.append(tuple(int(number) for number in numbers))
-    return ".".join(str(number) for number in max(versions))
-
-
-def check_glibc(paths: Iterable[Path], floor: str = GLIBC_FLOOR) -> None:
-    """Checks that every ELF file starts on glibc ``floor``.
-
-    Raises:
-        VerificationError: one needs a newer glibc; the text names it.
-    """
-    for path in paths:
-        needed = glibc_floor(path)
-        if [int(n) for n in needed.split(".")] > [int(n) for n in floor.split(".")]:
-            raise VerificationError(f"{path} needs glibc {needed}, boards have {floor}. Link it with zig for {floor}.")
-
-
-def _needed_versions(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            sections = [s for s in ELFFile(file).iter_sections() if isinstance(s, GNUVerNeedSection)]
-            names = [
-                aux.name for section in sections for _, auxiliaries in section.iter_versions() for aux in auxiliaries
-            ]
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}.") from None
-    except ELFError as error:
-        raise ConfigError(f"{path} is no ELF file: {error}.") from None
-    return [name for name in names if name.startswith("GLIBC_")]
-
-
 def _check_triple(triple: str) -> None:
     if triple not in TRIPLES:
         raise unknown_name("triple", triple, TRIPLES)
@@ -245,7 +197,7 @@ def _cache_directory() -> Path:
 
 
 def _sources() -> list[Path]:
-    files = [*_RUNNER.glob("*"), *(_CMAKE / "toolchains").glob("*")]
+    files = [*_RUNNER.glob("*"), *(CMAKE_FOLDER / "toolchains").glob("*")]
     return sorted(path for path in files if path.suffix in _SOURCE_SUFFIXES)
 
 
@@ -293,9 +245,10 @@ def _build(triple: str, prefix: Path) -> None:
         configure = [*program, "-S", str(_RUNNER), "-B", scratch, "-G", "Ninja", f"--install-prefix={prefix}"]
         settings = {
             "CMAKE_MAKE_PROGRAM": Path(ninja.BIN_DIR) / "ninja",
-            "CMAKE_TOOLCHAIN_FILE": _CMAKE / "toolchains" / f"{triple}.cmake",
+            "CMAKE_TOOLCHAIN_FILE": CMAKE_FOLDER / "toolchains" / f"{triple}.cmake",
             "SVIT_ZIG": _package_directory("ziglang") / "zig",
             "SVIT_TVM_FFI_INCLUDE_DIR": _package_directory("tvm_ffi") / "include",
+            "CMAKE_CXX_FLAGS": "-O2 -s",  # CMake's checks link too: so they share the C++ library of what is stripped
             "SVIT_SINGLE_FILE": "ON" if triple in STATIC_TRIPLES.values() else "OFF",
         }
         configure += [f"-D{name}={value}" for name, value in settings.items()]

@@ -22,8 +22,6 @@ if(SVIT_TRIPLE MATCHES "gnu$")
   set(SVIT_TARGET ${SVIT_TRIPLE}.${SVIT_GLIBC})
 else()
   set(SVIT_TARGET ${SVIT_TRIPLE})
-  # Checks that link would have zig build a C++ library of another kind than the one of stripped, static programs.
-  set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
 endif()
 set(CMAKE_C_COMPILER "${SVIT_ZIG}" cc -target ${SVIT_TARGET})
 set(CMAKE_CXX_COMPILER "${SVIT_ZIG}" c++ -target ${SVIT_TARGET})

@@ -70,6 +70,7 @@ app.command("evaluate")(learn.evaluate)
 app.command("compress")(learn.compress)
 app.command("export")(ship.export)
 app.command("build")(ship.build)
+app.command("sdk")(ship.sdk)
 app.command("bench")(ship.bench)
 app.command("deploy")(ship.deploy)
 

@@ -102,6 +102,27 @@ def build(
         show({"bundle": out, **result}, *readable)
 
 
+def sdk(
+    board: BoardName,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The folder to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write what a C or C++ program needs to run bundles on a board: svit.h, libsvit, a CMake package, examples."""
+    from svitkit.boards.board import load_board
+    from svitkit.runtime.sdk import write_sdk
+
+    with answer(as_json) as show:
+        target = load_board(board)
+        with progress() as advance:
+            advance("build libsvit", 0)
+            write_sdk(target, out)
+            advance("build libsvit", 1)
+        show(
+            {"sdk": out, "triple": target.triple},
+            f"{out}: libsvit for {target.triple}; {out}/examples says how to use it",
+        )
+
+
 def bench(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder or single file of 'svitkit build'.")],
     board: Annotated[
