@@ -29,7 +29,7 @@ def fact_lines(
         f"steps {steps}",
         *([f"features {wanted}"] if wanted else []),
         *_frame_line(model),
-        *(f"class {_quoted(name)}" for name in model.class_names),
+        *(f"class {_quoted(name)}".rstrip() for name in model.class_names),
         f"golden {golden_count} {golden_tolerance!r}",
     )
 

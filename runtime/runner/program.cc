@@ -294,15 +294,16 @@ class Parser {
 
   // features <name...>
   void features(const Words& words) {
+    expect_at_least(words, 2);
     if (!program_.features.empty()) fail("a second list of CPU features");
     program_.features.assign(words.begin() + 1, words.end());
   }
 
-  // class <name>, in the order of the logits; in a name, %20 is a blank, and so on
+  // class [name], in the order of the logits; in a name, %20 is a blank, and so on
   void class_name(const Words& words) {
-    expect_words(words, 2);
+    if (words.size() > 1) expect_words(words, 2);
     std::string name;
-    for (std::string_view rest = words[1]; !rest.empty(); rest.remove_prefix(1)) {
+    for (std::string_view rest = words.size() > 1 ? words[1] : ""; !rest.empty(); rest.remove_prefix(1)) {
       if (rest[0] != '%') {
         name += rest[0];
         continue;
