@@ -1,14 +1,16 @@
-"""A bundle and the single file of the same network in turn: size, start, memory, latency, and what reading bytes costs.
+"""A bundle and the single file of one network in turn: size, start, memory, latency, and what reading bytes costs.
 
-    python benchmarks/bench_single_file.py model.onnx [--board host] [--data KIND:PATH] [--starts 50] [--markdown | --json]
+    python benchmarks/bench_single_file.py model.onnx [--board host] [--data KIND:PATH] [--starts 50]
+        [--markdown | --json]
 
 model.onnx is a file of ``svitkit export``. Both forms are built for the board and started in turn, each time as a new
 process, one thread, batch 1. ``start`` is the whole process by the clock of this script, from its creation to its end,
-with one inference; ``load`` and ``first inference`` are what the program says of itself. The files lie in the page cache,
-as after a first start. Peak is ``VmHWM``, the largest resident set; the floor is what the program says that a network of no
-size would take. ``latency`` is the median of 200 inferences of a process on test images as float32 tensors, ``of bytes``
-that of the same images as frames of bytes. All are medians over the starts, or over every fifth of them for latencies. Of an
-emulated board only the sizes mean anything: times and memory are those of the emulator, and the table says so.
+with one inference; ``load`` and ``first inference`` are what the program says of itself. The files lie in the page
+cache, as after a first start. Peak is ``VmHWM``, the largest resident set; the floor is what the program says that a
+network of no size would take. ``latency`` is the median of 200 inferences of a process on test images as float32
+tensors, ``of bytes`` that of the same images as frames of bytes. All are medians over the starts, latencies over every
+fifth start. Of an emulated board only the sizes mean anything: times and memory are those of the emulator, and the table
+says so.
 """
 
 from __future__ import annotations

@@ -11,7 +11,10 @@ import svitkit as package
 from svitkit.cli import app as program
 from svitkit.errors import ConfigError
 
-VERBS = ("models", "doctor", "inspect", "train", "evaluate", "compress", "export", "build", "bench", "deploy", "boards")
+VERBS = (
+    *("models", "doctor", "inspect", "train", "evaluate", "compress", "export", "build", "sdk", "bench", "deploy"),
+    "boards",
+)
 HEAVY = ("torch", "tvm", "onnx", "onnxruntime", "sklearn", "spikingjelly", "scipy")
 
 
