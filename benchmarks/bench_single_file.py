@@ -9,8 +9,8 @@ with one inference; ``load`` and ``first inference`` are what the program says o
 cache, as after a first start. Peak is ``VmHWM``, the largest resident set; the floor is what the program says that a
 network of no size would take. ``latency`` is the median of 200 inferences of a process on test images as float32
 tensors, ``of bytes`` that of the same images as frames of bytes. All are medians over the starts, latencies over every
-fifth start. Of an emulated board only the sizes mean anything: times and memory are those of the emulator, and the table
-says so.
+fifth start. Of an emulated board only the sizes mean anything, and only they are in the table; times and memory are
+those of the emulator.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ from svitkit.runtime.runner_process import RunnerReport, check_end, parse_report
 IMAGES = 8
 REPEAT = 200
 TIMEOUT_S = 600
+COLUMNS = (
+    *("form", "size KiB", "peak KiB", "private KiB", "floor KiB", "start ms"),
+    *("load ms", "first inference ms", "latency ms", "of bytes ms"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +162,10 @@ def measure(onnx: Path, board: Board, data: str, starts: int) -> list[Form]:
     return [program.summary() for program in programs]
 
 
-def rows(forms: list[Form]) -> list[tuple[str, ...]]:
-    """Returns the table's cells."""
+def rows(forms: list[Form], *, emulated: bool) -> list[tuple[str, ...]]:
+    """Returns the table's cells: of an emulated board, the sizes only."""
+    if emulated:
+        return [(form.name, f"{form.size_bytes / 1024:,.0f}", *["-"] * (len(COLUMNS) - 2)) for form in forms]
     return [
         (
             form.name,
@@ -175,12 +181,6 @@ def rows(forms: list[Form]) -> list[tuple[str, ...]]:
         )
         for form in forms
     ]
-
-
-COLUMNS = (
-    *("form", "size KiB", "peak KiB", "private KiB", "floor KiB", "start ms"),
-    *("load ms", "first inference ms", "latency ms", "of bytes ms"),
-)
 
 
 def main(
@@ -199,17 +199,17 @@ def main(
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     device = f"{where.name} on {read_device_name()}"
-    note = "; an emulator: times and memory are not a board's" if where.emulated else ""
-    title = f"{onnx.name}, medians of {starts} starts, batch 1, one thread, {device}{note}"
+    title = f"{onnx.name}, medians of {starts} starts, batch 1, one thread, {device}"
+    cells = rows(forms, emulated=where.emulated)
     if as_json:
         result = {"device": device, "emulated": where.emulated, "starts": starts, "forms": [asdict(f) for f in forms]}
         print(json.dumps(result))
     elif markdown:
         print(f"{title}\n\n| {' | '.join(COLUMNS)} |\n| --- |{' ---: |' * (len(COLUMNS) - 1)}")
-        print("\n".join(f"| {' | '.join(row)} |" for row in rows(forms)))
+        print("\n".join(f"| {' | '.join(row)} |" for row in cells))
     else:
         table = Table(*COLUMNS, title=title)
-        for row in rows(forms):
+        for row in cells:
             table.add_row(*row)
         Console(width=max(Console().width, 132)).print(table)
 

@@ -66,6 +66,21 @@ def test_it_runs_on_a_cortex_a53_without_any_library_beside_it(arm_program: Path
     assert start(arm_program, "--self-test", prefix=A53).stdout.startswith("golden check: equal on 3 inputs")
 
 
+@emulated
+@pytest.mark.parametrize("page_bytes", [16384, 65536])
+def test_it_runs_on_kernels_with_larger_pages(arm_program: Path, page_bytes: int) -> None:
+    done = start(arm_program, "--self-test", prefix=(*A53, "-p", str(page_bytes)))
+    assert done.stdout.startswith("golden check: equal"), done.stderr
+
+
+@emulated
+def test_a_cortex_a53_is_told_that_it_lacks_dot_products(tmp_path: Path) -> None:
+    newer = bundles.make_single_file(tmp_path / "newer", bundles.ARM, features=("fp", "asimd", "asimddp"))
+    done = start(newer, "--self-test", prefix=A53)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "this CPU has no asimddp, which the machine code uses" in done.stderr
+
+
 @pytest.mark.parametrize("program", ["host_program", "arm_program"])
 def test_it_names_no_loader_and_no_library(program: str, request: pytest.FixtureRequest) -> None:
     with request.getfixturevalue(program).open("rb") as file:
