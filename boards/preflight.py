@@ -100,8 +100,8 @@ def _c_library(facts: DeviceFacts, board: Board, manifest: Manifest | None) -> l
         return []
     if facts.libc == MUSL:
         return [
-            f"its C library is musl, and programs need glibc {needed} or newer; install a system with glibc, or build with "
-            "--single-file."
+            f"its C library is musl, and programs need glibc {needed} or newer; install a system with glibc, or build "
+            "with --single-file."
         ]
     if facts.libc is not None and _version(facts.libc) < _version(needed):
         return [f"it has glibc {facts.libc}, and programs need {needed} or newer; install a newer system on it."]

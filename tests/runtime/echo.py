@@ -35,9 +35,11 @@ def echo() -> object:
 
 
 def metadata(mode: Mode = "sequence", *, static: bool = True) -> ModelMetadata:
-    shape = (1, *SHAPE) if mode == "sequence" and static else (1, 1, *SHAPE)
+    shape = (1, *SHAPE) if mode == "sequence" else (1, 1, *SHAPE)
+    if not static:
+        shape = (2, 1, 3, 8, 16)  # as many numbers, in two frames
     return dataclasses.replace(
-        bundles.metadata(2 if mode == "step" else 1),
+        bundles.metadata(1 if mode == "sequence" and static else 2),
         mode=mode,
         static_input=static,
         input=TensorSpec(name="input", shape=shape),

@@ -53,12 +53,16 @@ def test_every_byte_becomes_the_number_of_training_bit_for_bit_in_both_layouts(
     np.testing.assert_array_equal(floats.view(np.uint32), planes.view(np.uint32))
 
 
-def test_event_counts_are_the_numbers_themselves(bundle: Path, frame: NDArray[np.uint8]) -> None:
+def test_event_counts_are_the_numbers_themselves_frame_after_frame(bundle: Path, frame: NDArray[np.uint8]) -> None:
     model = metadata(static=False)
     with Session(write_program(bundle, bundles.HOST, model)) as session:
-        logits = session.run_frame(frame[None], layout="chw")
-    np.testing.assert_array_equal(logits[0], frame.reshape(-1))
-    np.testing.assert_array_equal(logits, trained(frame, model))
+        frames = frame.reshape(2, 3, 8, 16)
+        planes = session.run_frame(frames, layout="chw")
+        pixels = session.run_frame(frames.transpose(0, 2, 3, 1))
+        with pytest.raises(ConfigError, match=r"wanted uint8 \(2, 8, 16, 3\)"):
+            session.run_frame(frames[0].transpose(1, 2, 0))
+    np.testing.assert_array_equal(planes[0], frame.reshape(-1))
+    np.testing.assert_array_equal(pixels, planes)
 
 
 def test_in_step_mode_a_frame_is_shown_at_every_step_and_frames_one_after_the_other(
