@@ -55,9 +55,13 @@ def read_section(path: Path, name: str) -> bytes | None:
     try:
         with path.open("rb") as file:
             section: Any = ELFFile(file).get_section_by_name(SECTION + name)
-            content: bytes | None = None if section is None else section.data()
+            if section is None:
+                return None
+            if section.compressed:  # svitkit writes none, and a small one may hide a large one
+                raise ConfigError(f"{path} has a compressed {name}, which no single file has. Build it again.")
+            content: bytes = section.data()
             return content
-    except (ELFError, ConstructError, ValueError, OverflowError, MemoryError, AttributeError) as error:
+    except (ELFError, ConstructError, ValueError, OverflowError, MemoryError, AttributeError, OSError) as error:
         raise ConfigError(
             f"{path} is no bundle and no whole program ({error}). Make one with 'svitkit build'."
         ) from None

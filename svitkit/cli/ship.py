@@ -28,6 +28,7 @@ from svitkit.cli.options import (
     Objective,
     Resume,
     Settings,
+    SingleFile,
     Threads,
     Timesteps,
     Wait,
@@ -73,9 +74,7 @@ def build(
     onnx: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file of 'svitkit export'.")],
     board: BoardName,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The bundle, or the program, to write.")],
-    single_file: Annotated[
-        bool, typer.Option("--single-file", help="Write one static program that needs nothing else, not even a libc.")
-    ] = False,
+    single_file: SingleFile = False,
     data: Annotated[
         str | None,
         typer.Option(
@@ -200,6 +199,7 @@ def deploy(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fine-tuning.")] = 0,
     limit: Limit = None,
     threads: Threads = None,
+    single_file: SingleFile = False,
     weights: Weights = None,
     arguments: Arguments = None,
     timesteps: Timesteps = None,
@@ -223,6 +223,7 @@ def deploy(
         seed=seed,
         limit=limit,
         threads=threads,
+        single_file=single_file,
         resume=resume,
         objective=objective,
         host=host,

@@ -199,6 +199,25 @@ def test_what_is_no_single_file_says_so(host_program: Path, tmp_path: Path) -> N
         build_single_file(tmp_path / "x.onnx", load_board("host"), tmp_path, golden=INPUTS)
 
 
+def test_a_damaged_program_is_a_config_error_or_its_parts_are_checked(host_program: Path, tmp_path: Path) -> None:
+    content, damaged = host_program.read_bytes(), tmp_path / "damaged"
+    table = int.from_bytes(content[0x28:0x30], "little")  # of the sections
+    damaged.write_bytes(content)
+    random = np.random.default_rng(0)
+    refused = 0
+    with damaged.open("r+b", buffering=0) as file:
+        for _ in range(300):
+            place = int(random.choice([random.integers(0, 64), random.integers(table, len(content))]))
+            os.pwrite(file.fileno(), bytes([random.integers(0, 256)]), place)
+            try:
+                check_files(damaged, read_manifest(damaged))
+            except (ConfigError, VerificationError):
+                refused += 1
+            os.pwrite(file.fileno(), content[place : place + 1], place)
+    assert 20 < refused < 280
+    check_files(damaged, read_manifest(damaged))
+
+
 def test_no_glibc_is_asked_of_a_board_but_features_are(host_program: Path) -> None:
     manifest, board = read_manifest(host_program), load_board("host")
     old: Board = dataclasses.replace(board, system_glibc="2.5")
