@@ -18,7 +18,6 @@ from tests.runtime import bundles, echo
 
 QEMU, SYSROOT = shutil.which("qemu-aarch64-static"), Path("/usr/aarch64-linux-gnu")
 A72 = (str(QEMU), "-cpu", "cortex-a72", "-L", str(SYSROOT))
-STRIPPED = ["-DCMAKE_C_FLAGS=-O2 -s", "-DCMAKE_CXX_FLAGS=-O2 -s"]  # else zig builds another C++ library first
 BOARDS = {bundles.HOST: "host", bundles.ARM: "raspberry-pi-4"}
 
 
@@ -26,36 +25,48 @@ def run(*command: object, **options: object) -> subprocess.CompletedProcess[byte
     return subprocess.run([str(word) for word in command], capture_output=True, timeout=300, **options)
 
 
-def build(folder: Path, triple: str) -> Path:
-    """Builds the examples of an SDK in a folder of their own, and returns where the programs are."""
+def zig(sdk: Path, triple: str) -> list[str]:
+    """Settings for the compiler that svitkit uses; stripped, else zig builds another C++ library first."""
+    toolchain = f"-DCMAKE_TOOLCHAIN_FILE={sdk / 'toolchains' / f'{triple}.cmake'}"
+    flags = ["-DCMAKE_C_FLAGS=-O2 -s", "-DCMAKE_CXX_FLAGS=-O2 -s"]
+    return [toolchain, f"-DPython3_EXECUTABLE={sys.executable}", *flags]
+
+
+def build(folder: Path, sdk: Path, settings: list[str]) -> Path:
+    """Builds the examples of an SDK and returns where the programs are."""
     import ninja
 
-    sdk = folder / "my sdk"
-    write_sdk(load_board(BOARDS[triple]), sdk)
-    settings = [
-        f"-DCMAKE_PREFIX_PATH={sdk}",
-        f"-DCMAKE_TOOLCHAIN_FILE={sdk / 'toolchains' / f'{triple}.cmake'}",
-        f"-DCMAKE_MAKE_PROGRAM={Path(ninja.BIN_DIR) / 'ninja'}",
-        f"-DPython3_EXECUTABLE={sys.executable}",
-        *STRIPPED,
-    ]
+    found = [f"-DCMAKE_PREFIX_PATH={sdk}", f"-DCMAKE_MAKE_PROGRAM={Path(ninja.BIN_DIR) / 'ninja'}"]
     cmake = [sys.executable, "-P", "-m", "cmake"]
-    for step in (["-S", sdk / "examples", "-B", folder / "b", "-G", "Ninja", *settings], ["--build", folder / "b"]):
+    configure = ["-S", sdk / "examples", "-B", folder / "b", "-G", "Ninja", *found, *settings]
+    for step in (configure, ["--build", folder / "b"]):
         done = run(*cmake, *step)
         assert done.returncode == 0, (done.stdout + done.stderr).decode()
         assert b"warning" not in done.stdout
     return folder / "b"
 
 
-@pytest.fixture(scope="module", params=BOARDS)
+@pytest.fixture(
+    scope="module", params=["zig", "zig for aarch64", "static for aarch64", "the compiler of this computer"]
+)
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
     """The programs, a bundle that they run, and what stands before them."""
-    triple = request.param
-    if triple == bundles.ARM and bundles.HOST != bundles.ARM and (QEMU is None or not SYSROOT.is_dir()):
+    triple = bundles.ARM if "aarch64" in request.param else bundles.HOST
+    if triple != bundles.HOST and (QEMU is None or not SYSROOT.is_dir()):
         pytest.skip("needs qemu-user-static and libc6-arm64-cross")
+    if "this computer" in request.param and shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
     folder = tmp_path_factory.mktemp("examples")
-    prefix = [] if triple == bundles.HOST else [*A72, "-E", f"LD_LIBRARY_PATH={folder / 'my sdk' / 'lib'}"]
-    return build(folder, triple), echo.make_bundle(folder / "bundle", triple), prefix
+    sdk = folder / "my sdk"
+    write_sdk(load_board(BOARDS[triple]), sdk)
+    settings = [] if "this computer" in request.param else zig(sdk, triple)
+    if "static" in request.param:
+        settings.append("-DLINK_STATIC=ON")
+    programs = build(folder, sdk, settings)
+    if "static" in request.param:
+        shutil.rmtree(sdk)
+    prefix = [] if triple == bundles.HOST else [*A72, "-E", f"LD_LIBRARY_PATH={sdk / 'lib'}"]
+    return programs, echo.make_bundle(folder / "bundle", triple), prefix
 
 
 def frame(seed: int) -> NDArray[np.uint8]:
