@@ -1,11 +1,11 @@
 #include "program.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <limits>
 #include <optional>
 #include <utility>
+
+#include "line_parser.h"
 
 namespace svit {
 namespace {
@@ -27,11 +27,7 @@ constexpr DType kDTypes[] = {
 };
 constexpr std::string_view kSpaceNames[] = {"weights", "states", "workspace"};
 
-using Words = std::vector<std::string_view>;
-
-std::string quoted(std::string_view word) { return "'" + std::string(word.substr(0, 80)) + "'"; }
-
-class Parser {
+class Parser : private LineParser {
  public:
   Program parse(std::string_view text) {
     for (; !text.empty() && !ended_; ++line_) {
@@ -45,24 +41,6 @@ class Parser {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const {
-    throw Error("program.txt line " + std::to_string(line_) + ": " + what);
-  }
-
-  Words split(std::string_view line) const {
-    Words words;
-    while (true) {
-      const std::size_t stop = line.find(' ');
-      const std::string_view word = line.substr(0, stop);
-      if (word.empty()) fail("empty line, or a blank too many");
-      const auto control = [](char c) { return static_cast<unsigned char>(c) < 0x21 || c == 0x7f; };
-      if (std::any_of(word.begin(), word.end(), control)) fail("control character in the text");
-      words.push_back(word);
-      if (stop == std::string_view::npos) return words;
-      line.remove_prefix(stop + 1);
-    }
-  }
-
   void statement(const Words& words) {
     const std::string_view kind = words[0];
     if (line_ == 1) return header(words);
@@ -83,41 +61,6 @@ class Parser {
     if (kind == "golden") return golden(words);
     if (kind == "end") return end(words);
     fail("unknown statement " + quoted(kind));
-  }
-
-  void expect_words(const Words& words, std::size_t count) const {
-    if (words.size() != count) {
-      fail(quoted(words[0]) + " wants " + std::to_string(count - 1) + " values, got " +
-           std::to_string(words.size() - 1));
-    }
-  }
-
-  void expect_at_least(const Words& words, std::size_t count) const {
-    if (words.size() < count) fail(quoted(words[0]) + " is cut off");
-  }
-
-  void expect_word(std::string_view got, std::string_view wanted) const {
-    if (got != wanted) fail("expected " + quoted(wanted) + ", got " + quoted(got));
-  }
-
-  std::uint64_t number(std::string_view word, std::uint64_t limit, const char* what) const {
-    std::uint64_t value = 0;
-    const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-    if (error == std::errc::invalid_argument || stop != word.data() + word.size()) {
-      fail(std::string(what) + " is no number: " + quoted(word));
-    }
-    if (error != std::errc() || value > limit) {
-      fail(std::string(what) + " is " + quoted(word) + ", the largest allowed is " + std::to_string(limit));
-    }
-    return value;
-  }
-
-  double real(std::string_view word, const char* what) const {
-    double value = 0;
-    const char* last = word.data() + word.size();
-    const auto [stop, error] = std::from_chars(word.data(), last, value);
-    if (error == std::errc() && stop == last && std::isfinite(value)) return value;
-    fail("the " + std::string(what) + " is no finite number: " + quoted(word));
   }
 
   std::size_t tensor_id(std::string_view word) const {
@@ -302,20 +245,7 @@ class Parser {
   // class [name], in the order of the logits; in a name, %20 is a blank, and so on
   void class_name(const Words& words) {
     if (words.size() > 1) expect_words(words, 2);
-    std::string name;
-    for (std::string_view rest = words.size() > 1 ? words[1] : ""; !rest.empty(); rest.remove_prefix(1)) {
-      if (rest[0] != '%') {
-        name += rest[0];
-        continue;
-      }
-      unsigned value = 0;
-      const std::string_view code = rest.substr(1, 2);
-      const auto [stop, error] = std::from_chars(code.data(), code.data() + code.size(), value, 16);
-      if (error != std::errc() || stop != code.data() + 2 || value == 0) fail("not the code of a character: " + quoted(rest));
-      name += static_cast<char>(value);
-      rest.remove_prefix(2);
-    }
-    program_.classes.push_back(std::move(name));
+    program_.classes.push_back(words.size() > 1 ? decoded(words[1]) : "");
   }
 
   // frame <frames> <channels> <height> <width> <divisor> <mean of each channel...> <std of each channel...>
@@ -387,7 +317,6 @@ class Parser {
   Program program_;
   std::optional<std::size_t> input_;
   std::optional<std::size_t> output_;
-  std::size_t line_ = 1;
   bool ended_ = false;
 };
 
