@@ -36,7 +36,7 @@ def check_bundle(manifest: Manifest, board: Board) -> None:
             f"{', '.join(missing)}. There it would die of an illegal instruction. {rebuild}"
         )
     available = board.system_glibc or board.glibc
-    if _version(manifest.glibc_floor) > _version(available):
+    if manifest.glibc_floor is not None and _version(manifest.glibc_floor) > _version(available):
         raise ConfigError(
             f"the bundle needs glibc {manifest.glibc_floor} or newer, but {board.name} has {available}. {rebuild}"
         )
@@ -96,8 +96,13 @@ def _system(facts: DeviceFacts, machine: str) -> list[str]:
 
 def _c_library(facts: DeviceFacts, board: Board, manifest: Manifest | None) -> list[str]:
     needed = board.glibc if manifest is None else manifest.glibc_floor
+    if needed is None:
+        return []
     if facts.libc == MUSL:
-        return [f"its C library is musl, and programs need glibc {needed} or newer; install a system with glibc."]
+        return [
+            f"its C library is musl, and programs need glibc {needed} or newer; install a system with glibc, or build "
+            "with --single-file."
+        ]
     if facts.libc is not None and _version(facts.libc) < _version(needed):
         return [f"it has glibc {facts.libc}, and programs need {needed} or newer; install a newer system on it."]
     return []

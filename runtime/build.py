@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from svitkit.boards.board import Board
 from svitkit.files import sha256, staged_directory, write_bytes, write_text
 from svitkit.manifest import FileEntry, KernelChoice, Manifest, SparseWeights, write_manifest
+from svitkit.runtime.glibc import check_glibc
 from svitkit.runtime.golden import check_golden_inputs, golden_outputs
 from svitkit.runtime.pipeline import Compiled, compile_network
 from svitkit.runtime.program import Chosen, Expansion, to_text, weight_bytes
-from svitkit.runtime.toolchain import build_runner, check_glibc
+from svitkit.runtime.program_facts import fact_lines
+from svitkit.runtime.toolchain import build_runner
 
 GOLDEN_TOLERANCE = 1e-3
 PROGRAMS = ("model.so", "svit-run", "libsvit.so")
@@ -44,14 +46,29 @@ def build_bundle(
         shutil.copy2(runner.svit_run, bundle / "svit-run")
         shutil.copy2(runner.libsvit, bundle / "libsvit.so")
         check_glibc([bundle / name for name in PROGRAMS], board.glibc)
-        write_text(bundle / "program.txt", to_text(compiled.program, compiled.plan))
-        write_bytes(bundle / "weights.bin", weight_bytes(compiled.program, compiled.plan))
-        write_bytes(bundle / "golden_input.bin", np.ascontiguousarray(golden, np.float32).tobytes())
-        expected = golden_outputs(onnx_path, compiled.graph.metadata, golden)
-        write_bytes(bundle / "golden_output.bin", expected.tobytes())
-        manifest = _manifest(compiled, board, bundle, len(golden))
+        write_parts(compiled, onnx_path, board, bundle, golden)
+        manifest = make_manifest(compiled, board, bundle, golden_count=len(golden), glibc_floor=board.glibc)
         write_manifest(bundle, manifest)
     return manifest
+
+
+def write_parts(compiled: Compiled, onnx_path: Path, board: Board, folder: Path, golden: NDArray[np.float32]) -> None:
+    """Writes what is not machine code: the program, the weights, and the golden inputs with their outputs."""
+    write_text(folder / "program.txt", _program_text(compiled, board, len(golden)))
+    write_bytes(folder / "weights.bin", weight_bytes(compiled.program, compiled.plan))
+    write_bytes(folder / "golden_input.bin", np.ascontiguousarray(golden, np.float32).tobytes())
+    expected = golden_outputs(onnx_path, compiled.graph.metadata, golden)
+    write_bytes(folder / "golden_output.bin", expected.tobytes())
+
+
+def _program_text(compiled: Compiled, board: Board, golden_count: int) -> str:
+    facts = fact_lines(
+        compiled.graph.metadata,
+        features=board.required_features,
+        golden_count=golden_count,
+        golden_tolerance=GOLDEN_TOLERANCE,
+    )
+    return to_text(compiled.program, compiled.plan, facts)
 
 
 def _kernel_choice(chosen: Chosen) -> KernelChoice:
@@ -73,7 +90,10 @@ def _sparse_weights(expansion: Expansion) -> SparseWeights:
     )
 
 
-def _manifest(compiled: Compiled, board: Board, bundle: Path, golden_count: int) -> Manifest:
+def make_manifest(
+    compiled: Compiled, board: Board, folder: Path, *, golden_count: int, glibc_floor: str | None
+) -> Manifest:
+    """Describes a compiled network and the files in a folder."""
     import tvm
 
     return Manifest(
@@ -82,7 +102,7 @@ def _manifest(compiled: Compiled, board: Board, bundle: Path, golden_count: int)
         triple=board.triple,
         target=board.tvm_target(),
         required_features=board.required_features,
-        glibc_floor=board.glibc,
+        glibc_floor=glibc_floor,
         tvm_version=tvm.__version__,
         kernels=tuple(_kernel_choice(chosen) for chosen in compiled.program.kernels),
         floating_point=compiled.program.floating_point(),
@@ -93,6 +113,6 @@ def _manifest(compiled: Compiled, board: Board, bundle: Path, golden_count: int)
         golden_count=golden_count,
         golden_tolerance=GOLDEN_TOLERANCE,
         files={
-            path.name: FileEntry(sha256=sha256(path), size=path.stat().st_size) for path in sorted(bundle.iterdir())
+            path.name: FileEntry(sha256=sha256(path), size=path.stat().st_size) for path in sorted(folder.iterdir())
         },
     )

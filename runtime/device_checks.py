@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from svitkit.errors import ConfigError, VerificationError
 from svitkit.manifest import Manifest, ModelMetadata
+from svitkit.parts import read_part
 from svitkit.runtime.firing_rates import firing_rates, read_taps
 from svitkit.runtime.record import Accuracy, Golden
 from svitkit.runtime.runner_process import Runner
@@ -54,7 +55,7 @@ def check_golden(runner: Runner, bundle: Path, manifest: Manifest) -> tuple[Gold
         VerificationError: the golden files have the wrong size, or logits are not finite.
     """
     inputs, wanted = read_golden(bundle, manifest)
-    taps = read_taps((bundle / PROGRAM).read_text(encoding="utf-8"))
+    taps = read_taps(read_part(bundle, PROGRAM).decode())
     logits, spikes = runner.infer_with_spikes(inputs)
     check_finite(logits)
     difference = float(np.abs(logits - wanted).max())
@@ -80,8 +81,8 @@ def read_golden(bundle: Path, manifest: Manifest) -> tuple[NDArray[np.float32], 
         VerificationError: the files have the wrong size.
     """
     count, model = manifest.golden_count, manifest.model
-    inputs = np.fromfile(bundle / GOLDEN_INPUT, "<f4")
-    outputs = np.fromfile(bundle / GOLDEN_OUTPUT, "<f4")
+    inputs = _numbers(bundle, GOLDEN_INPUT)
+    outputs = _numbers(bundle, GOLDEN_OUTPUT)
     frames = {1, model.timesteps} if model.mode == "step" else {1}
     fits = inputs.size in {count * each * model.input.elements for each in frames}
     if count < 1 or not fits or outputs.size != count * model.output.shape[-1]:
@@ -90,6 +91,11 @@ def read_golden(bundle: Path, manifest: Manifest) -> tuple[NDArray[np.float32], 
             f"{model.input.shape} and outputs of {model.output.shape[-1]} logits. Build the bundle again."
         )
     return inputs.reshape(count, -1), outputs.reshape(count, -1)
+
+
+def _numbers(bundle: Path, name: str) -> NDArray[np.float32]:
+    content = read_part(bundle, name)
+    return np.frombuffer(content[: len(content) // 4 * 4], "<f4").astype(np.float32)
 
 
 def check_finite(logits: Logits) -> None:

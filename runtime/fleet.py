@@ -18,8 +18,8 @@ from svitkit.boards.board import Board
 from svitkit.boards.hosts import host_of
 from svitkit.boards.preflight import check_bundle
 from svitkit.errors import ConfigError, SvitError
-from svitkit.files import sha256
-from svitkit.manifest import MANIFEST_NAME, Manifest, read_manifest
+from svitkit.manifest import Manifest, read_manifest
+from svitkit.parts import bundle_sha256
 from svitkit.runtime.fleet_results import FleetRun, Results, RunKey
 from svitkit.runtime.record import BenchRecord
 
@@ -93,7 +93,7 @@ def bundle_name(bundle: Path) -> str:
 
 def run_key(bundle: Path, board: Board) -> RunKey:
     """Names a run."""
-    digest = sha256(bundle / MANIFEST_NAME)
+    digest = bundle_sha256(bundle)
     return RunKey(bundle=bundle_name(bundle), bundle_sha256=digest, board=board.name, place=board.place)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from svitkit.errors import ConfigError
 
@@ -27,6 +27,16 @@ class Tap(ctypes.Structure):
     _fields_ = (("name", ctypes.c_char_p), ("tensor", Tensor), ("order", ctypes.POINTER(ctypes.c_int32)))
 
 
+class FrameShape(ctypes.Structure):
+    """``svit_frame_shape`` of svit.h."""
+
+    _fields_ = tuple((name, ctypes.c_size_t) for name in ("frames", "height", "width", "channels", "bytes"))
+
+
+Layout = Literal["hwc", "chw"]
+LAYOUTS: tuple[Layout, ...] = ("hwc", "chw")
+"""``svit_layout`` of svit.h, by number."""
+
 TapCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t)
 
 _POINTER, _SIZE, _STATUS = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
@@ -37,6 +47,10 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "svit_output": (Tensor, (_POINTER,)),
     "svit_reset": (_STATUS, (_POINTER,)),
     "svit_step": (_STATUS, (_POINTER, _POINTER, _SIZE, _POINTER, _SIZE)),
+    "svit_frame": (FrameShape, (_POINTER,)),
+    "svit_step_frame": (_STATUS, (_POINTER, _POINTER, _SIZE, ctypes.c_int, _POINTER, _SIZE)),
+    "svit_class_name": (ctypes.c_char_p, (_POINTER, _SIZE)),
+    "svit_steps": (_SIZE, (_POINTER,)),
     "svit_max_threads": (_SIZE, (_POINTER,)),
     "svit_set_threads": (_STATUS, (_POINTER, _SIZE)),
     "svit_tap_count": (_SIZE, (_POINTER,)),

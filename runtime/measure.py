@@ -16,6 +16,7 @@ from svitkit.boards.preflight import check_bundle, check_device
 from svitkit.boards.transports import Transport, open_transport
 from svitkit.errors import ConfigError
 from svitkit.manifest import check_files, read_manifest
+from svitkit.parts import read_part
 from svitkit.runtime.bench_options import BenchOptions
 from svitkit.runtime.clusters import CLUSTER_FILES, choose_cpus, read_clusters
 from svitkit.runtime.device_checks import (
@@ -58,7 +59,7 @@ def bench(
     """Measures a bundle on a board.
 
     Args:
-        bundle: the bundle's directory.
+        bundle: the bundle's directory, or a single file.
         board: the board to run on.
         options: what is measured, and for how long.
         host: ``[user@]address[:port]`` of a board that is reached by SSH; boards.toml says it if None.
@@ -99,6 +100,7 @@ def bench(
         runner = Runner(
             transport=transport,
             bundle=transport.push(bundle),
+            is_single_file=bundle.is_file(),
             mode=manifest.model.mode,
             timesteps=manifest.model.timesteps,
             classes=manifest.model.output.shape[-1],
@@ -111,7 +113,7 @@ def bench(
         golden, rates = check_golden(runner, bundle, manifest)
         accuracy = None if dataset is None else measure_accuracy(runner, manifest.model, dataset, options.limit, notify)
         notify("timing", 0.0)
-        inputs = InputFile(path=f"{runner.bundle}/{GOLDEN_INPUT}", count=manifest.golden_count)
+        inputs = push_inputs(runner, bundle, manifest.golden_count)
         tried = None
         if options.threads == "auto" and not board.emulated:
             runner, tried = with_fastest_threads(runner, inputs, len(cpus) or board.threads)
@@ -174,6 +176,15 @@ def require_meter(transport: Transport, board: Board) -> Meter:
             "Raspberry Pi 5, RAPL, which root alone may read). Leave --energy out, or measure at the plug."
         )
     return meter
+
+
+def push_inputs(runner: Runner, bundle: Path, count: int) -> InputFile:
+    """Returns the golden inputs on the board; a single file holds them where only itself can read them."""
+    if not runner.is_single_file:
+        return InputFile(path=f"{runner.bundle}/{GOLDEN_INPUT}", count=count)
+    local = runner.work / GOLDEN_INPUT
+    local.write_bytes(read_part(bundle, GOLDEN_INPUT))
+    return InputFile(path=runner.transport.push(local), count=count)
 
 
 def with_fastest_threads(runner: Runner, inputs: InputFile, most: int) -> tuple[Runner, tuple[ThreadsTried, ...]]:

@@ -12,7 +12,7 @@ from svitkit.runtime.import_onnx import Graph, import_onnx
 from svitkit.runtime.lowering.rules import lower
 from svitkit.runtime.memory import plan_memory
 from svitkit.runtime.program import MemoryPlan, Program
-from svitkit.runtime.toolchain import shared_linker
+from svitkit.runtime.toolchain import Linker, shared_linker
 from svitkit.runtime.vector_unit import vector_unit
 
 
@@ -26,21 +26,28 @@ class Compiled:
 
 
 def compile_network(
-    onnx_path: Path, board: Board, library: Path, *, prefer: Method | None = None, stores_sparse: bool = True
+    onnx_path: Path,
+    board: Board,
+    library: Path,
+    *,
+    prefer: Method | None = None,
+    stores_sparse: bool = True,
+    linker: Linker | None = None,
 ) -> Compiled:
     """Imports, lowers, plans and compiles a network for a board.
 
     Args:
         onnx_path: a file that ``svitkit export`` wrote.
         board: the board whose CPU the machine code is for.
-        library: where the shared library is written.
+        library: where the machine code is written.
         prefer: a method that is taken wherever it can be, instead of the one that costs least.
         stores_sparse: whether weights of which most are 0 are stored without zeros.
+        linker: what makes the file of the objects; a shared library if None.
     """
     graph = import_onnx(onnx_path)
     program = lower_network(graph, board, prefer=prefer, stores_sparse=stores_sparse)
     plan = plan_memory(program)
-    compile_kernels(program, board, library)
+    compile_kernels(program, board, library, linker=linker)
     return Compiled(graph, program, plan)
 
 
@@ -69,9 +76,10 @@ def compile_functions(program: Program, board: Board) -> Any:
     return tvm.compile(tvm.IRModule(functions), target=tvm.target.Target(board.tvm_target()))
 
 
-def compile_kernels(program: Program, board: Board, library: Path) -> None:
-    """Compiles the program's functions and links them for the board.
+def compile_kernels(program: Program, board: Board, library: Path, *, linker: Linker | None = None) -> None:
+    """Compiles the program's functions and links them for the board; by default into a shared library.
 
     The library needs nothing of TVM at run time.
     """
-    compile_functions(program, board).export_library(str(library), fcompile=shared_linker(board.triple))
+    fcompile = linker or shared_linker(board.triple)
+    compile_functions(program, board).export_library(str(library), fcompile=fcompile)

@@ -6,7 +6,7 @@ library. The plan holds no pointers and no sizes that are not known at build tim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,10 +152,15 @@ def tap_order(view: View) -> tuple[int, ...]:
     return tuple(stored.index(index) for index in range(len(atoms))) or (0,)
 
 
-def to_text(program: Program, plan: MemoryPlan) -> str:
-    """Writes the program in the format that ``svit.h`` describes.
+def to_text(program: Program, plan: MemoryPlan, facts: Sequence[str] = ()) -> str:
+    """Writes the program in the format that ``runner/program.cc`` reads.
 
     Kernels see flat tensors; the spikes of a tap are named a second time, with their shape in storage order.
+
+    Args:
+        program: the calls.
+        plan: where the buffers lie.
+        facts: lines about the network (:mod:`svitkit.runtime.program_facts`).
     """
     numbers = {buffer: index for index, buffer in enumerate(program.buffers())}
     lines = [
@@ -174,7 +179,7 @@ def to_text(program: Program, plan: MemoryPlan) -> str:
         order = tap_order(tap.view)
         lines.append(f"tap {tap.layer} {shaped[tap.layer]} {tap.call}")
         lines.append(f"taporder {tap.layer} {len(order)} {_join(order)}")
-    return "\n".join([*lines, "end"]) + "\n"
+    return "\n".join([*lines, *facts, "end"]) + "\n"
 
 
 def _tensor_line(number: int, buffer: Buffer, plan: MemoryPlan, shape: tuple[int, ...]) -> str:

@@ -60,7 +60,7 @@ class Runner:
 
     Attributes:
         transport: the way to the board.
-        bundle: the bundle's path there.
+        bundle: the bundle's path there, or the single file's.
         mode: ``sequence`` or ``step``.
         timesteps: T of one inference.
         classes: number of logits.
@@ -68,6 +68,7 @@ class Runner:
         timeout_s: longest time for one run, beside the time that is asked for.
         threads: threads that share the work.
         cpus: cores that they stay on; empty: the system chooses.
+        is_single_file: whether the bundle is the program itself.
     """
 
     transport: Transport
@@ -79,6 +80,7 @@ class Runner:
     timeout_s: float
     threads: int = 1
     cpus: tuple[int, ...] = ()
+    is_single_file: bool = False
 
     def infer(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Runs the network on inputs, each from reset states.
@@ -154,7 +156,7 @@ class Runner:
         Raises:
             RunError: the program failed.
         """
-        words = [*UNTIMED, *_words({"--frames": frames} | ({} if fps is None else {"--fps": fps}))]
+        words = [*UNTIMED, *_words({"--stream": frames} | ({} if fps is None else {"--fps": fps}))]
         return _present(self._run([*inputs.words, *words], further_s=0 if fps is None else frames / fps).stream)
 
     def measure_energy(self, inputs: InputFile, seconds: float, meter: Meter) -> EnergyReport:
@@ -193,12 +195,13 @@ class Runner:
 
     def _run(self, arguments: Sequence[str], *, further_s: float = 0.0) -> RunnerReport:
         program = str(PurePosixPath(self.bundle) / RUNNER_NAME)
+        start = [self.bundle] if self.is_single_file else [program, self.bundle]
         mode = ["--mode", self.mode, *(["--timesteps", str(self.timesteps)] if self.mode == "step" else [])]
         cores = ["--threads", str(self.threads)]
         if self.cpus:
             cores += ["--cpus", ",".join(str(cpu) for cpu in self.cpus)]
         timeout_s = self.timeout_s + further_s
-        completed = self.transport.run([program, self.bundle, *mode, *cores, *arguments], timeout_s)
+        completed = self.transport.run([*start, *mode, *cores, *arguments], timeout_s)
         check_end(completed)
         return parse_report(completed.stdout)
 

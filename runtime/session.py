@@ -19,9 +19,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from svitkit.errors import ConfigError, RunError, VerificationError
+from svitkit.errors import ConfigError, RunError, VerificationError, unknown_name
 from svitkit.manifest import Manifest, check_files, read_manifest
-from svitkit.runtime.libsvit import Tap, TapCallback, Tensor, load_library
+from svitkit.parts import is_single_file
+from svitkit.runtime.libsvit import LAYOUTS, FrameShape, Layout, Tap, TapCallback, Tensor, load_library
 
 Float32Array = NDArray[np.float32]
 Spikes = dict[str, NDArray[np.uint8]]
@@ -68,6 +69,10 @@ class Session:
 
     def __init__(self, bundle: Path, *, threads: int = 1) -> None:
         self._handle: int | None = None
+        if is_single_file(bundle):
+            raise ConfigError(
+                f"{bundle} is a program: run it. A session needs the bundle, built without --single-file."
+            )
         self.manifest = read_manifest(bundle)
         _check_machine(bundle, self.manifest)
         check_files(bundle, self.manifest)
@@ -139,6 +144,35 @@ class Session:
             raise ConfigError("this bundle runs whole sequences: use run(), or export with --mode step.")
         return self._advance(_checked(x, model.input.shape, model.input.dtype))
 
+    def run_frame(self, frames: NDArray[np.uint8], *, layout: Layout = "hwc") -> Float32Array:
+        """Resets the states and runs one whole inference on bytes, which libsvit normalizes.
+
+        Args:
+            frames: uint8, (H, W, C), or (C, H, W) with the layout ``chw``; T of them, (T, H, W, C), for a network that
+                sees another frame at every time step. One frame is shown T times in step mode.
+            layout: ``hwc`` or ``chw``.
+
+        Returns:
+            (1, classes) float32 logits, those of :meth:`run` on the normalized frames; in step mode their mean.
+
+        Raises:
+            ConfigError: wrong shape, dtype or layout, or the bundle does not say how bytes become its input.
+            RunError: a kernel reported an error.
+        """
+        model = self.manifest.model
+        shape = self._frame_shape(layout)
+        if model.mode == "sequence":
+            steps = [_checked(frames, shape if model.static_input else (model.timesteps, *shape), "uint8")]
+        elif frames.shape == shape:
+            steps = [_checked(frames, shape, "uint8")] * model.timesteps
+        else:
+            steps = list(_checked(frames, (model.timesteps, *shape), "uint8"))
+        self.reset()
+        total = self._advance_frame(steps[0], layout)
+        for step in steps[1:]:
+            total += self._advance_frame(step, layout)
+        return total / np.float32(len(steps)) if model.mode == "step" else total
+
     def run_with_spikes(self, x: NDArray[Any]) -> tuple[Float32Array, Spikes]:
         """Runs one whole inference like :meth:`run` and records every layer's spikes.
 
@@ -184,6 +218,21 @@ class Session:
         handle = self._open_handle()
         status = self._library.svit_step(handle, x.ctypes.data, x.nbytes, output.ctypes.data, output.nbytes)
         self._check_status(status)
+        return output
+
+    def _frame_shape(self, layout: Layout) -> tuple[int, ...]:
+        if layout not in LAYOUTS:
+            raise unknown_name("layout", layout, LAYOUTS)
+        found: FrameShape = self._library.svit_frame(self._open_handle())
+        if found.bytes == 0:
+            raise ConfigError("the bundle does not say how bytes become its input. Build it again, or use run().")
+        pixels = (found.height, found.width)
+        return (*pixels, found.channels) if layout == "hwc" else (found.channels, *pixels)
+
+    def _advance_frame(self, frames: NDArray[np.uint8], layout: Layout) -> Float32Array:
+        output = np.empty(self.manifest.model.output.shape, np.float32)
+        place = (frames.ctypes.data, frames.nbytes, LAYOUTS.index(layout), output.ctypes.data, output.nbytes)
+        self._check_status(self._library.svit_step_frame(self._open_handle(), *place))
         return output
 
     def _load(self, bundle: Path) -> int:
@@ -254,7 +303,7 @@ def _check_machine(bundle: Path, manifest: Manifest) -> None:
         )
 
 
-def _checked(x: NDArray[Any], shape: tuple[int, ...], dtype: str) -> Float32Array:
+def _checked(x: NDArray[Any], shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     if x.shape != shape or x.dtype != np.dtype(dtype):
         raise ConfigError(f"the input is {x.dtype} {x.shape}, wanted {dtype} {shape}.")
     return np.ascontiguousarray(x)

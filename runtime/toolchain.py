@@ -15,28 +15,32 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
 from elftools.elf.sections import SymbolTableSection
 
-from svitkit.errors import ConfigError, UnsupportedError, VerificationError, unknown_name
+from svitkit.errors import ConfigError, UnsupportedError, unknown_name
 from svitkit.files import staged_directory
+from svitkit.runtime.glibc import GLIBC_FLOOR, check_glibc
 
-GLIBC_FLOOR = "2.27"
 TRIPLES = ("aarch64-linux-gnu", "x86_64-linux-gnu")
+STATIC_TRIPLES = {"aarch64-linux-gnu": "aarch64-linux-musl", "x86_64-linux-gnu": "x86_64-linux-musl"}
+"""For each triple, that of programs with everything in them: musl links statically, glibc would not wholly."""
 BUILD_PACKAGES = ("ziglang", "cmake", "ninja", "apache-tvm-ffi")
+
+Linker = Callable[[str, Sequence[str]], None]
+"""What TVM's ``export_library`` calls with the path of its output and those of object files."""
 
 _ROOT = Path(__file__).resolve().parents[1]
 _RUNNER = _ROOT / "runtime" / "runner"
-_CMAKE = _ROOT / "cmake"
+CMAKE_FOLDER = _ROOT / "cmake"
 _SOURCE_SUFFIXES = frozenset({".cc", ".h", ".c", ".map", ".txt", ".cmake"})
 _ERROR_LINES = 12
+_ZIG = (sys.executable, "-m", "ziglang")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,7 @@ class RunnerFiles:
     """The installed runner of one triple.
 
     Attributes:
-        prefix: the installed tree; ``find_package(svit CONFIG)`` finds it as ``svit_ROOT`` or in ``CMAKE_PREFIX_PATH``.
+        prefix: the installed tree; ``find_package(svitkit CONFIG)`` finds it in ``CMAKE_PREFIX_PATH``.
         svit_run: the program that runs on the board.
         libsvit: the shared library behind ``svit.h``.
     """
@@ -67,14 +71,31 @@ def build_runner(triple: str) -> RunnerFiles:
         VerificationError: a binary needs a newer glibc than ``GLIBC_FLOOR``.
     """
     _check_triple(triple)
+    prefix = _installed(triple)
+    return RunnerFiles(prefix=prefix, svit_run=prefix / "bin" / "svit-run", libsvit=prefix / "lib" / "libsvit.so")
+
+
+def build_archive(triple: str) -> Path:
+    """Builds the archive of svit-run that is linked with a network into one static program, or takes it from the cache.
+
+    Args:
+        triple: one of ``TRIPLES``; the archive is for the triple that ``STATIC_TRIPLES`` gives it.
+
+    Raises:
+        ConfigError: as :func:`build_runner`.
+    """
+    _check_triple(triple)
+    return _installed(STATIC_TRIPLES[triple]) / "lib" / "libsvit-run.a"
+
+
+def _installed(triple: str) -> Path:
     prefix = _cache_directory() / _build_key() / triple
-    files = RunnerFiles(prefix=prefix, svit_run=prefix / "bin" / "svit-run", libsvit=prefix / "lib" / "libsvit.so")
     if prefix.is_dir():
-        return files
+        return prefix
     with _locked(prefix.with_name(f".{triple}.lock")):
         if not prefix.is_dir():
             _build(triple, prefix)
-    return files
+    return prefix
 
 
 def link_shared(objects: Sequence[str | Path], output: str | Path, triple: str) -> None:
@@ -94,20 +115,57 @@ def link_shared(objects: Sequence[str | Path], output: str | Path, triple: str) 
         VerificationError: the library needs a newer glibc than ``GLIBC_FLOOR``.
     """
     _check_triple(triple)
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", f"{triple}.{GLIBC_FLOOR}"]
+    command = [*_ZIG, "cc", "-target", f"{triple}.{GLIBC_FLOOR}"]
     command += ["-O2", "-shared", "-fPIC", "-s", "-Wl,-z,defs", "-o", str(output)]
     command += [str(_RUNNER / "kernel_error.c"), *(str(item) for item in objects), "-lm"]
     result = _run(command)
-    missing = sorted(set(re.findall(r"undefined symbol: (\S+)", result.stderr)))
-    if result.returncode == 0:
-        missing = _runtime_pointers(Path(output))
+    _check_calls(_runtime_pointers(Path(output)) if result.returncode == 0 else _undefined(result))
+    _check_success(result, f"linking {output} for {triple}")
+    check_glibc([Path(output)])
+
+
+def _undefined(result: subprocess.CompletedProcess[str]) -> list[str]:
+    return sorted(set(re.findall(r"undefined symbol: (\S+)", result.stderr)))
+
+
+def _check_calls(missing: list[str]) -> None:
     if missing:
         raise UnsupportedError(
             f"the compiled network calls {', '.join(missing)}, which no board has. "
             f"Kernels may use libc and libm only: choose kernels without TVM runtime calls or threads."
         )
-    _check_success(result, f"linking {output} for {triple}")
-    check_glibc([Path(output)])
+
+
+def archive_objects(output: str, objects: Sequence[str]) -> None:
+    """Puts object files into an archive, to be linked later; a :data:`Linker`."""
+    command = [*_ZIG, "ar", "qcD", output, *objects]
+    _check_success(_run(command), f"writing {output}")
+
+
+def link_program(folder: Path, kernels: Path, output: Path, triple: str) -> None:
+    """Links svit-run with a network into one static program.
+
+    Args:
+        folder: holds ``network.c`` and ``network.S`` (:mod:`svitkit.runtime.single_file`).
+        kernels: an archive of machine code.
+        output: path of the program.
+        triple: one of ``TRIPLES``; the program is for the triple that ``STATIC_TRIPLES`` gives it.
+
+    Raises:
+        ConfigError: the triple is unknown or something cannot be linked.
+        UnsupportedError: the code calls a function that no board has, such as a function of TVM's runtime.
+    """
+    archive, target = build_archive(triple), STATIC_TRIPLES[triple]
+    # clang by itself: behind 'zig cc' the compiler's cache would keep a copy of the weights
+    assemble = [*_ZIG, "clang", "-c", "-target", target, str(folder / "network.S"), "-o", str(folder / "network.o")]
+    _check_success(_run(assemble), f"assembling the network for {target}")
+    command = [*_ZIG, "cc", "-target", target, "-O2", "-static", "-s", "-o", str(output)]
+    command += [f"-I{_RUNNER}", f"-I{_package_directory('tvm_ffi') / 'include'}"]
+    command += [str(path) for path in (folder / "network.c", folder / "network.o", kernels)]
+    command += [str(_RUNNER / "kernel_error.c"), str(archive), "-lc++", "-lm"]
+    result = _run(command)
+    _check_calls(_undefined(result))
+    _check_success(result, f"linking {output} for {target}")
 
 
 def _runtime_pointers(library: Path) -> list[str]:
@@ -118,7 +176,7 @@ def _runtime_pointers(library: Path) -> list[str]:
     return sorted({name for name in names if name.startswith("__TVM")})
 
 
-def shared_linker(triple: str) -> Callable[[str, Sequence[str]], None]:
+def shared_linker(triple: str) -> Linker:
     """Returns :func:`link_shared` in the form that TVM's ``export_library(path, fcompile=...)`` calls."""
     _check_triple(triple)
 
@@ -126,53 +184,6 @@ def shared_linker(triple: str) -> Callable[[str, Sequence[str]], None]:
         link_shared(objects, output, triple)
 
     return fcompile
-
-
-def glibc_floor(path: Path) -> str:
-    """Returns the oldest glibc version that has every symbol an ELF file needs.
-
-    Returns:
-        For example ``2.17``; ``2.0`` if the file needs no symbol of glibc.
-
-    Raises:
-        ConfigError: the file is missing or no ELF file.
-        VerificationError: the file needs a private or ABI-marked glibc, for which no version can be told.
-    """
-    versions: list[tuple[int, ...]] = [(2, 0)]
-    for name in _needed_versions(path):
-        numbers = name.removeprefix("GLIBC_").split(".")
-        if not all(number.isdigit() for number in numbers):
-            raise VerificationError(
-                f"{path} needs {name}, which is no released glibc version. Link it with {GLIBC_FLOOR}."
-            )
-        versions.append(tuple(int(number) for number in numbers))
-    return ".".join(str(number) for number in max(versions))
-
-
-def check_glibc(paths: Iterable[Path], floor: str = GLIBC_FLOOR) -> None:
-    """Checks that every ELF file starts on glibc ``floor``.
-
-    Raises:
-        VerificationError: one needs a newer glibc; the text names it.
-    """
-    for path in paths:
-        needed = glibc_floor(path)
-        if [int(n) for n in needed.split(".")] > [int(n) for n in floor.split(".")]:
-            raise VerificationError(f"{path} needs glibc {needed}, boards have {floor}. Link it with zig for {floor}.")
-
-
-def _needed_versions(path: Path) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            sections = [s for s in ELFFile(file).iter_sections() if isinstance(s, GNUVerNeedSection)]
-            names = [
-                aux.name for section in sections for _, auxiliaries in section.iter_versions() for aux in auxiliaries
-            ]
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}.") from None
-    except ELFError as error:
-        raise ConfigError(f"{path} is no ELF file: {error}.") from None
-    return [name for name in names if name.startswith("GLIBC_")]
 
 
 def _check_triple(triple: str) -> None:
@@ -186,7 +197,7 @@ def _cache_directory() -> Path:
 
 
 def _sources() -> list[Path]:
-    files = [*_RUNNER.glob("*"), *(_CMAKE / "toolchains").glob("*")]
+    files = [*_RUNNER.glob("*"), *(CMAKE_FOLDER / "toolchains").glob("*")]
     return sorted(path for path in files if path.suffix in _SOURCE_SUFFIXES)
 
 
@@ -234,15 +245,17 @@ def _build(triple: str, prefix: Path) -> None:
         configure = [*program, "-S", str(_RUNNER), "-B", scratch, "-G", "Ninja", f"--install-prefix={prefix}"]
         settings = {
             "CMAKE_MAKE_PROGRAM": Path(ninja.BIN_DIR) / "ninja",
-            "CMAKE_TOOLCHAIN_FILE": _CMAKE / "toolchains" / f"{triple}.cmake",
+            "CMAKE_TOOLCHAIN_FILE": CMAKE_FOLDER / "toolchains" / f"{triple}.cmake",
             "SVIT_ZIG": _package_directory("ziglang") / "zig",
             "SVIT_TVM_FFI_INCLUDE_DIR": _package_directory("tvm_ffi") / "include",
+            "CMAKE_CXX_FLAGS": "-O2 -s",  # CMake's checks link too: so they share the C++ library of what is stripped
+            "SVIT_SINGLE_FILE": "ON" if triple in STATIC_TRIPLES.values() else "OFF",
         }
         configure += [f"-D{name}={value}" for name, value in settings.items()]
         install = [*program, "--install", scratch, "--prefix", str(staged)]
         for command in (configure, [*program, "--build", scratch], install):
             _check_success(_run(command), f"building the runner for {triple}")
-        check_glibc([staged / "bin" / "svit-run", staged / "lib" / "libsvit.so"])
+        check_glibc(path for path in (staged / "bin" / "svit-run", staged / "lib" / "libsvit.so") if path.exists())
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:

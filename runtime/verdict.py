@@ -11,8 +11,8 @@ from svitkit.boards.board import Board
 from svitkit.boards.device_facts import DeviceFacts
 from svitkit.boards.preflight import missing_features
 from svitkit.boards.transports import qemu_version
-from svitkit.files import sha256
 from svitkit.manifest import MANIFEST_NAME, Manifest
+from svitkit.parts import bundle_sha256
 from svitkit.runtime.device_state import DeviceState, read_device_name, throttled_between, throttling
 from svitkit.runtime.latency import instabilities, read_stability, summarize_latency
 from svitkit.runtime.record import BenchRecord, Golden, Memory, Operations
@@ -81,6 +81,12 @@ def device_and_versions(board: Board, manifest: Manifest, facts: DeviceFacts | N
     return f"qemu-aarch64 -cpu {board.qemu_cpu} on {device}", versions
 
 
+def _bundle_bytes(bundle: Path, manifest: Manifest) -> int:
+    if bundle.is_file():
+        return bundle.stat().st_size
+    return (bundle / MANIFEST_NAME).stat().st_size + sum(entry.size for entry in manifest.files.values())
+
+
 def assemble(
     bundle: Path,
     board: Board,
@@ -107,8 +113,8 @@ def assemble(
         mode=manifest.model.mode,
         timesteps=manifest.model.timesteps,
         target=manifest.target,
-        bundle_sha256=sha256(bundle / MANIFEST_NAME),
-        bundle_bytes=(bundle / MANIFEST_NAME).stat().st_size + sum(entry.size for entry in manifest.files.values()),
+        bundle_sha256=bundle_sha256(bundle),
+        bundle_bytes=_bundle_bytes(bundle, manifest),
         cpu_features=report.cpu_features,
         threads=report.threads,
         warmup=report.warmup,

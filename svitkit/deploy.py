@@ -41,6 +41,7 @@ class DeployOptions:
         limit: images at most, of every split; None for all in the search and 1000 on the board.
         objective: what shall be as small as accuracy allows, ``latency`` on the board that is deployed to.
         threads: threads of an inference on the board; the board's own number if None.
+        single_file: whether the bundle is one program instead of a folder.
         host: ``[user@]address[:port]`` of a board that is reached by SSH; boards.toml says it if None.
         wait_s: how long to wait while somebody else uses the board.
     """
@@ -54,6 +55,7 @@ class DeployOptions:
     seed: int = 0
     limit: int | None = None
     threads: int | None = None
+    single_file: bool = False
     resume: bool = False
     objective: str | None = None
     host: str | None = None
@@ -167,7 +169,7 @@ def deploy(
     export_proven(small.checkpoint, out / ONNX, dataset=dataset)
     advance("export and verify", 1)
     advance("build", 0)
-    manifest = build_proven(out / ONNX, board, out / BUNDLE, dataset)
+    manifest = build_proven(out / ONNX, board, out / BUNDLE, dataset, single_file=options.single_file)
     advance("build", 1)
     images = options.limit or BOARD_IMAGES
     record = bench(

@@ -33,6 +33,18 @@ def write_text(path: Path, content: str) -> None:
 
 
 @contextmanager
+def staged_file(path: Path) -> Iterator[Path]:
+    """Yields the path of a new file that becomes ``path`` if the block succeeds and vanishes if it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        staged = Path(folder) / path.name
+        yield staged
+        with staged.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(staged, path)
+
+
+@contextmanager
 def staged_directory(path: Path) -> Iterator[Path]:
     """Yields an empty directory that becomes ``path`` if the block succeeds and vanishes if it fails.
 

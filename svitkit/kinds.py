@@ -7,6 +7,7 @@ from typing import Literal
 
 from svitkit.errors import ConfigError
 from svitkit.manifest import MANIFEST_NAME
+from svitkit.parts import is_single_file
 
 Kind = Literal["model", "onnx", "bundle", "record"]
 
@@ -22,12 +23,13 @@ def kind_of(text: str) -> Kind:
         return _existing("onnx", path, "svitkit export")
     if path.suffix == ".json":
         return _existing("record", path, "svitkit bench")
-    if (path / MANIFEST_NAME).is_file():
+    if (path / MANIFEST_NAME).is_file() or is_single_file(path):
         return "bundle"
     if path.is_file():
         raise ConfigError(
-            f"'{text}' is a file that svitkit does not know. It reads *.onnx, records (*.json), bundle and checkpoint "
-            "directories; a weight file is named with its class or family: module:callable --weights FILE."
+            f"'{text}' is a file that svitkit does not know. It reads *.onnx, records (*.json), bundles, single files "
+            "and checkpoint directories; a weight file is named with its class or family: "
+            "module:callable --weights FILE."
         )
     return "model"
 

@@ -6,6 +6,7 @@ bundle. Reading rejects unknown and missing keys.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -17,6 +18,7 @@ from svitkit.errors import ConfigError, VerificationError
 from svitkit.files import sha256, write_text
 from svitkit.lif import LIFParams
 from svitkit.lif_integer import STATE_DTYPES, Membrane
+from svitkit.parts import read_part
 
 MANIFEST_NAME = "manifest.json"
 METADATA_KEY = "svitkit"
@@ -174,7 +176,7 @@ class Manifest:
         triple: GNU triple of the machine code.
         target: the TVM target, as TVM's own JSON configuration.
         required_features: CPU features that the machine code may use, by their names in /proc/cpuinfo.
-        glibc_floor: lowest glibc version on which the programs start.
+        glibc_floor: lowest glibc version on which the programs start; None if they need none, as a single file does.
         floating_point: layers that compute with float32, of those behind the rounding of the input, up to and with the
             last layer of neurons; empty where there are integers alone until the head.
         sparse: weights that are stored without zeros.
@@ -190,7 +192,7 @@ class Manifest:
     triple: str
     target: dict[str, str | list[str]]
     required_features: tuple[str, ...]
-    glibc_floor: str
+    glibc_floor: str | None
     tvm_version: str
     kernels: tuple[KernelChoice, ...]
     floating_point: tuple[str, ...] = ()
@@ -242,19 +244,19 @@ def from_json(text: str | bytes, kind: type[T], *, source: str) -> T:
 
 
 def read_manifest(bundle: Path) -> Manifest:
-    """Reads the manifest of a bundle directory."""
-    path = bundle / MANIFEST_NAME
-    if not path.is_file():
-        raise ConfigError(f"{bundle} is no bundle: it has no {MANIFEST_NAME}. Make one with 'svitkit build'.")
-    return from_json(path.read_bytes(), Manifest, source=str(path))
+    """Reads the manifest of a bundle directory or single file."""
+    return from_json(read_part(bundle, MANIFEST_NAME), Manifest, source=str(bundle / MANIFEST_NAME))
 
 
 def check_files(bundle: Path, manifest: Manifest) -> None:
-    """Compares size and SHA-256 of every file of a bundle with its manifest.
+    """Compares size and SHA-256 of every file of a bundle, or part of a single file, with its manifest.
 
     Raises:
         VerificationError: a file is missing, changed, or lies outside the bundle.
     """
+    if bundle.is_file():
+        _check_sections(bundle, manifest)
+        return
     for name, entry in manifest.files.items():
         path = bundle / name
         if Path(name).name != name or path.is_symlink() or not path.is_file():
@@ -265,6 +267,15 @@ def check_files(bundle: Path, manifest: Manifest) -> None:
             raise VerificationError(
                 f"{path} is not the file that the manifest names: got {path.stat().st_size} bytes with SHA-256 "
                 f"{sha256(path)[:12]}, wanted {entry.size} bytes with {entry.sha256[:12]}. Build the bundle again."
+            )
+
+
+def _check_sections(program: Path, manifest: Manifest) -> None:
+    for name, entry in manifest.files.items():
+        content = read_part(program, name)
+        if len(content) != entry.size or hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise VerificationError(
+                f"{program}: its {name} is not what its manifest names: the file was changed. Build it again."
             )
 
 

@@ -52,21 +52,31 @@ def export_proven(
     return metadata
 
 
-def build_proven(onnx: Path, board: Board, out: Path, dataset: Dataset | None) -> Manifest:
+def build_proven(
+    onnx: Path, board: Board, out: Path, dataset: Dataset | None, *, single_file: bool = False
+) -> Manifest:
     """Builds a bundle that carries golden inputs from the validation split, or random ones without data.
+
+    Args:
+        onnx: the exported file.
+        board: the board to build for.
+        out: the directory, or the single file, to write.
+        dataset: data that fit the network.
+        single_file: whether one program is built instead of a directory.
 
     Raises:
         SvitError: the file cannot be compiled for the board.
     """
     from svitkit.export.metadata import read_metadata
     from svitkit.runtime.build import build_bundle
+    from svitkit.runtime.single_file import build_single_file
 
     model = read_metadata(onnx)
     if dataset is None:
         golden = random_samples(model, count=GOLDEN_IMAGES, seed=0)
     else:
         golden = samples(dataset, "validation", model, limit=GOLDEN_IMAGES)
-    return build_bundle(onnx, board, out, golden=golden)
+    return (build_single_file if single_file else build_bundle)(onnx, board, out, golden=golden)
 
 
 def calibration_images(checkpoint: Checkpoint, dataset: Dataset) -> torch.Tensor:

@@ -18,8 +18,17 @@ print(pathlib.Path(ziglang.__file__).parent / 'zig', end='')"
   set(SVIT_ZIG "${zig}" CACHE FILEPATH "the zig program")
 endif()
 
-set(CMAKE_C_COMPILER "${SVIT_ZIG}" cc -target ${SVIT_TRIPLE}.${SVIT_GLIBC})
-set(CMAKE_CXX_COMPILER "${SVIT_ZIG}" c++ -target ${SVIT_TRIPLE}.${SVIT_GLIBC})
+if(SVIT_TRIPLE MATCHES "gnu$")
+  set(SVIT_TARGET ${SVIT_TRIPLE}.${SVIT_GLIBC})
+else()
+  set(SVIT_TARGET ${SVIT_TRIPLE})
+endif()
+set(CMAKE_C_COMPILER "${SVIT_ZIG}" cc -target ${SVIT_TARGET})
+set(CMAKE_CXX_COMPILER "${SVIT_ZIG}" c++ -target ${SVIT_TARGET})
+foreach(language C CXX)  # an ar of the system may be missing, or not know the target
+  set(CMAKE_${language}_ARCHIVE_CREATE "\"${SVIT_ZIG}\" ar qcD <TARGET> <OBJECTS>")
+  set(CMAKE_${language}_ARCHIVE_FINISH "\"${SVIT_ZIG}\" ranlib -D <TARGET>")
+endforeach()
 # Also for CMake's own checks: without it they have zig build an unoptimized C++ library first, which takes a minute.
 set(CMAKE_C_FLAGS_INIT -O2)
 set(CMAKE_CXX_FLAGS_INIT -O2)

@@ -11,7 +11,10 @@
 
 namespace svit {
 
-InputFile::InputFile(const std::string& path) : path_(path), file_(open(path.c_str(), O_RDONLY | O_CLOEXEC)), bytes_(0) {
+InputFile::InputFile(const std::string& path, std::string_view content)
+    : path_(path), content_(content), file_(-1), bytes_(content.size()) {
+  if (!content.empty()) return;
+  file_ = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file_ < 0) throw Error("cannot open " + path + ": " + std::strerror(errno));
   struct stat status{};
   if (fstat(file_, &status) != 0 || !S_ISREG(status.st_mode)) {
@@ -21,9 +24,15 @@ InputFile::InputFile(const std::string& path) : path_(path), file_(open(path.c_s
   bytes_ = static_cast<std::uint64_t>(status.st_size);
 }
 
-InputFile::~InputFile() { close(file_); }
+InputFile::~InputFile() {
+  if (file_ >= 0) close(file_);
+}
 
 void InputFile::read(std::uint64_t offset, void* data, std::size_t bytes) const {
+  if (file_ < 0) {
+    std::memcpy(data, content_.substr(offset, bytes).data(), bytes);
+    return;
+  }
   std::size_t done = 0;
   while (done < bytes) {
     const ssize_t got = pread(file_, static_cast<char*>(data) + done, bytes - done, static_cast<off_t>(offset + done));

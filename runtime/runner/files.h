@@ -6,13 +6,15 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <string_view>
 
 namespace svit {
 
-// A file of equal pieces, read with pread so that it adds nothing to the process's memory. Throws Error.
+// A file of equal pieces, read with pread so that it adds nothing to the process's memory; or such content that is in
+// memory already. Throws Error.
 class InputFile {
  public:
-  explicit InputFile(const std::string& path);
+  explicit InputFile(const std::string& path, std::string_view content = {});
   InputFile(const InputFile&) = delete;
   InputFile& operator=(const InputFile&) = delete;
   ~InputFile();
@@ -22,7 +24,8 @@ class InputFile {
 
  private:
   std::string path_;
-  int file_;
+  std::string_view content_;
+  int file_;  // -1 where there is content
   std::uint64_t bytes_;
 };
 

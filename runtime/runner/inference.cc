@@ -10,12 +10,14 @@ namespace svit {
 
 Inference::Inference(svit_session* session, const Options& options)
     : session_(session),
-      file_(options.input),
-      steps_(options.timesteps),
+      file_(options.input, options.content),
+      layout_(options.frames),
+      steps_(options.has_mode || svit_steps(session) <= 1 ? options.timesteps : svit_steps(session)),
       frames_(0),
-      input_(svit_input(session).bytes),
+      input_(layout_ ? svit_frame(session).bytes : svit_input(session).bytes),
       output_(svit_output(session).bytes / sizeof(float)),
       step_output_(steps_ == 0 ? 0 : output_.size()) {
+  if (input_.empty()) throw Error("--frames: the bundle does not say how bytes become its input: build it again");
   frames_ = frames_per_input(options);
 }
 
@@ -52,9 +54,19 @@ void Inference::check(svit_status status) const {
   if (status != SVIT_OK) throw Error(svit_last_error(session_));
 }
 
+svit_status Inference::advance(bool resets, std::vector<float>& output) {
+  const std::size_t bytes = output.size() * sizeof(float);
+  if (!layout_) {
+    const auto call = resets ? svit_run : svit_step;
+    return call(session_, input_.data(), input_.size(), output.data(), bytes);
+  }
+  const auto call = resets ? svit_run_frame : svit_step_frame;
+  return call(session_, input_.data(), input_.size(), *layout_, output.data(), bytes);
+}
+
 std::uint64_t Inference::run_sequence() {
   const std::uint64_t start = now_ns();
-  check(svit_run(session_, input_.data(), input_.size(), output_.data(), output_.size() * sizeof(float)));
+  check(advance(true, output_));
   return now_ns() - start;
 }
 
@@ -64,7 +76,7 @@ std::uint64_t Inference::run_step(bool is_first) {
     check(svit_reset(session_));
     std::fill(output_.begin(), output_.end(), 0.0f);
   }
-  check(svit_step(session_, input_.data(), input_.size(), step_output_.data(), step_output_.size() * sizeof(float)));
+  check(advance(false, step_output_));
   for (std::size_t i = 0; i < output_.size(); ++i) output_[i] += step_output_[i];
   return now_ns() - start;
 }

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "files.h"
@@ -34,8 +35,11 @@ class Inference {
   std::uint64_t run_sequence();
   std::uint64_t run_step(bool is_first);
 
+  svit_status advance(bool resets, std::vector<float>& output);
+
   svit_session* session_;
   InputFile file_;
+  std::optional<svit_layout> layout_;  // of the frames that the file holds; none: it holds input tensors
   std::size_t steps_;
   std::size_t frames_;  // pieces of the file per input
   std::vector<unsigned char> input_;

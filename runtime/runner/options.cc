@@ -8,16 +8,23 @@ namespace svit {
 
 const char* const kUsage =
     "svit-run BUNDLE --input FILE --count N [options]\n"
+    "svit-run BUNDLE --classify FILE | --self-test | --info\n"
     "\n"
     "Runs a compiled spiking network on this machine and prints one JSON object: load time, first inference, every timed\n"
-    "sample (ns), peak and current memory (bytes), CPU features.\n"
+    "sample (ns), peak and current memory (bytes), CPU features. A program that has its network in it takes no BUNDLE.\n"
     "\n"
+    "  --classify FILE    instead prints a line for each input of FILE: its number, its class, the class's name, its logit\n"
+    "  --self-test        instead compares the logits of the golden inputs with those of build time\n"
+    "  --info             instead prints the manifest, one JSON object\n"
     "  --input FILE       N inputs, raw, one after the other, in the input tensor's dtype and layout\n"
     "  --count N          how many inputs the file holds\n"
+    "  --frames LAYOUT    the inputs are not tensors but frames of bytes, which are normalized here: 'hwc' (pixel by\n"
+    "                     pixel, as cameras give them) or 'chw' (channel by channel)\n"
     "  --output FILE      writes the logits of every input: float32, (N, classes)\n"
     "  --spikes FILE      writes the spikes: for each input, for each time step (one in sequence mode), for each tap in\n"
     "                     the order of program.txt, one byte per neuron (0 or 1) in the tap tensor's own layout\n"
-    "  --mode MODE        'sequence' (default): one run per input; 'step': reset, then one step per time step\n"
+    "  --mode MODE        'sequence': one run per input; 'step': reset, then one step per time step; by default as the\n"
+    "                     network was exported\n"
     "  --timesteps T      step mode only: steps of one inference; the file holds (N, T, step input), or (N, step input),\n"
     "                     which is then shown T times; the output is the mean over the steps\n"
     "  --warmup W         inferences before the timed ones (default 10)\n"
@@ -30,7 +37,7 @@ const char* const kUsage =
     "After the timed inferences, in this order:\n"
     "  --profile          runs as many inferences again, at most 1000, and times every kernel call of them\n"
     "  --sustain-s S      runs without a break for S seconds; windows with their median, and the sensors between them\n"
-    "  --frames N         runs N frames: one step each in step mode, with the states kept, else one inference\n"
+    "  --stream N         takes N frames: one step each in step mode, with the states kept, else one inference\n"
     "  --fps F            they arrive F a second, late or not; without it each comes when the last one is done\n"
     "  --energy-s S       rests, runs and rests, S seconds each, while a thread reads the sensors\n"
     "  --sensor FILE      a sensor is the first line of a file; may be given again\n"
@@ -89,6 +96,12 @@ std::vector<int> cpu_list(std::string_view name, std::string_view text) {
   }
 }
 
+svit_layout layout(std::string_view text) {
+  if (text == "hwc") return SVIT_HWC;
+  if (text == "chw") return SVIT_CHW;
+  throw UsageError("--frames is 'hwc' or 'chw', got '" + std::string(text) + "'");
+}
+
 struct Parsing {
   Options options;
   std::string mode = "sequence";
@@ -102,8 +115,14 @@ struct Parsing {
       options.output = text;
     } else if (name == "--spikes") {
       options.spikes = text;
+    } else if (name == "--classify") {
+      options.command = Command::classify;
+      options.input = text;
+    } else if (name == "--frames") {
+      options.frames = layout(text);
     } else if (name == "--mode") {
       mode = text;
+      options.has_mode = true;
     } else if (name == "--timesteps") {
       options.timesteps = whole(name, text, 1, kMaxTimesteps);
     } else if (name == "--warmup") {
@@ -124,8 +143,8 @@ struct Parsing {
       options.sensor_period_s = number(name, text, kMinPeriod, kMaxSeconds, "seconds");
     } else if (name == "--fps") {
       options.fps = number(name, text, kMinRate, kMaxRate, "frames per second");
-    } else if (name == "--frames") {
-      options.frames = whole(name, text, 1, kMaxRepeat);
+    } else if (name == "--stream") {
+      options.streamed = whole(name, text, 1, kMaxRepeat);
     } else if (name == "--cpus") {
       options.cpus = cpu_list(name, text);
     } else if (name == "--sensor") {
@@ -137,26 +156,31 @@ struct Parsing {
     }
   }
 
-  void check() const {
-    if (options.bundle.empty()) throw UsageError("BUNDLE is missing");
-    if (options.input.empty()) throw UsageError("--input FILE is missing");
-    if (options.count == 0) throw UsageError("--count N is missing");
+  void check(bool has_network) const {
+    if (options.bundle.empty() && !has_network) throw UsageError("BUNDLE is missing");
+    if (!options.bundle.empty() && has_network) throw UsageError("the network is in this program, got '" + options.bundle + "'");
+    if (options.command == Command::measure) check_inputs();
     if (mode != "sequence" && mode != "step") throw UsageError("--mode is 'sequence' or 'step', got '" + mode + "'");
     if (mode == "step" && options.timesteps == 0) throw UsageError("--mode step wants --timesteps T");
     if (mode == "sequence" && options.timesteps != 0) throw UsageError("--timesteps belongs to --mode step");
     if (!options.output.empty() && options.output == options.spikes) {
       throw UsageError("--output and --spikes name the same file");
     }
-    if (options.fps > 0 && options.frames == 0) throw UsageError("--fps belongs to --frames");
+    if (options.fps > 0 && options.streamed == 0) throw UsageError("--fps belongs to --stream");
     if (options.energy_s > 0 && options.sensors.empty() && options.sensor_commands.empty()) {
       throw UsageError("--energy-s wants a --sensor");
     }
+  }
+
+  void check_inputs() const {
+    if (options.input.empty()) throw UsageError("--input FILE is missing");
+    if (options.count == 0) throw UsageError("--count N is missing");
   }
 };
 
 }  // namespace
 
-Options parse_options(int argc, char** argv) {
+Options parse_options(int argc, char** argv, bool has_network) {
   Parsing parsing;
   for (int i = 1; i < argc; ++i) {
     const std::string_view word = argv[i];
@@ -165,6 +189,10 @@ Options parse_options(int argc, char** argv) {
     if (parsing.options.wants_help || parsing.options.wants_version) return parsing.options;
     if (word == "--profile") {
       parsing.options.profile = true;
+    } else if (word == "--info") {
+      parsing.options.command = Command::info;
+    } else if (word == "--self-test") {
+      parsing.options.command = Command::self_test;
     } else if (word.substr(0, 2) == "--") {
       if (i + 1 == argc) throw UsageError("'" + std::string(word) + "' wants a value");
       parsing.set(word, argv[++i]);
@@ -174,7 +202,7 @@ Options parse_options(int argc, char** argv) {
       throw UsageError("one BUNDLE only, got '" + parsing.options.bundle + "' and '" + std::string(word) + "'");
     }
   }
-  parsing.check();
+  parsing.check(has_network);
   return parsing.options;
 }
 

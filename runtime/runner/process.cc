@@ -10,10 +10,6 @@
 #include <memory>
 #include <string_view>
 
-#if defined(__aarch64__)
-#include <sys/auxv.h>
-#endif
-
 #include "program.h"
 
 namespace svit {
@@ -47,25 +43,6 @@ using CpuSet = std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)>;
 CpuSet make_cpu_set() {
   return {CPU_ALLOC(kMaxCpus), [](cpu_set_t* set) { CPU_FREE(set); }};
 }
-
-#if defined(__aarch64__)
-// In the order of the bits; from Linux, arch/arm64/kernel/cpuinfo.c, hwcap_str.
-constexpr const char* kHwcap[] = {
-    "fp",       "asimd",   "evtstrm", "aes",     "pmull",   "sha1",     "sha2",  "crc32",   "atomics", "fphp", "asimdhp",
-    "cpuid",    "asimdrdm", "jscvt",  "fcma",    "lrcpc",   "dcpop",    "sha3",  "sm3",     "sm4",     "asimddp",
-    "sha512",   "sve",     "asimdfhm", "dit",    "uscat",   "ilrcpc",   "flagm", "ssbs",    "sb",      "paca", "pacg"};
-constexpr const char* kHwcap2[] = {
-    "dcpodp",   "sve2",    "sveaes",  "svepmull", "svebitperm", "svesha3", "svesm4", "flagm2", "frint", "svei8mm",
-    "svef32mm", "svef64mm", "svebf16", "i8mm",   "bf16",    "dgh",      "rng",   "bti",     "mte",     "ecv",  "afp",
-    "rpres"};
-
-template <std::size_t N>
-void add_names(unsigned long bits, const char* const (&names)[N], std::vector<std::string>& features) {
-  for (std::size_t bit = 0; bit < N; ++bit) {
-    if ((bits >> bit) & 1) features.emplace_back(names[bit]);
-  }
-}
-#endif
 
 }  // namespace
 
@@ -124,28 +101,6 @@ void stay_on_cpus(const std::vector<int>& cpus) {
   }
   for (const int cpu : cpus) CPU_SET_S(cpu, kCpuSetBytes, set.get());
   if (sched_setaffinity(0, kCpuSetBytes, set.get()) != 0) throw Error("cannot stay on CPUs");
-}
-
-std::vector<std::string> read_cpu_features() {
-  std::vector<std::string> features;
-#if defined(__aarch64__)
-  // Not from /proc/cpuinfo: user-mode emulators show the host's there.
-  add_names(getauxval(AT_HWCAP), kHwcap, features);
-  add_names(getauxval(AT_HWCAP2), kHwcap2, features);
-#else
-  for_each_line("/proc/cpuinfo", [&](const char* line) {
-    if (!features.empty() || std::strncmp(line, "flags", 5) != 0) return;
-    std::string_view rest = std::strchr(line, ':') ? std::strchr(line, ':') + 1 : "";
-    while (true) {
-      const std::size_t start = rest.find_first_not_of(" \t\n");
-      if (start == std::string_view::npos) return;
-      const std::size_t stop = std::min(rest.find_first_of(" \t\n", start), rest.size());
-      features.emplace_back(rest.substr(start, stop - start));
-      rest.remove_prefix(stop);
-    }
-  });
-#endif
-  return features;
 }
 
 }  // namespace svit

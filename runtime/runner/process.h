@@ -1,11 +1,10 @@
-// What the running process can say about itself: memory and CPU features.
+// What the running process can say about itself: memory and CPUs.
 #ifndef SVIT_PROCESS_H_
 #define SVIT_PROCESS_H_
 
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <string_view>
 #include <vector>
 
@@ -31,9 +30,6 @@ std::size_t count_usable_cpus();
 
 // Keeps this thread, and those that it starts, on some CPUs. Throws Error if one of them is absent or switched off.
 void stay_on_cpus(const std::vector<int>& cpus);
-
-// Names as in /proc/cpuinfo ("Features" on Arm, "flags" on x86), those that this process may use.
-std::vector<std::string> read_cpu_features();
 
 }  // namespace svit
 

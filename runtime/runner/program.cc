@@ -1,16 +1,19 @@
 #include "program.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <limits>
 #include <optional>
+#include <utility>
+
+#include "line_parser.h"
 
 namespace svit {
 namespace {
 
 constexpr std::size_t kMaxDims = 8;
 constexpr std::size_t kMaxTensors = 1000000;
+constexpr std::size_t kMaxSteps = 100000;
+constexpr std::size_t kMaxChannels = 256;
 constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 47;  // more than any user address space holds
 
 constexpr DType kDTypes[] = {
@@ -24,11 +27,7 @@ constexpr DType kDTypes[] = {
 };
 constexpr std::string_view kSpaceNames[] = {"weights", "states", "workspace"};
 
-using Words = std::vector<std::string_view>;
-
-std::string quoted(std::string_view word) { return "'" + std::string(word.substr(0, 80)) + "'"; }
-
-class Parser {
+class Parser : private LineParser {
  public:
   Program parse(std::string_view text) {
     for (; !text.empty() && !ended_; ++line_) {
@@ -42,24 +41,6 @@ class Parser {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const {
-    throw Error("program.txt line " + std::to_string(line_) + ": " + what);
-  }
-
-  Words split(std::string_view line) const {
-    Words words;
-    while (true) {
-      const std::size_t stop = line.find(' ');
-      const std::string_view word = line.substr(0, stop);
-      if (word.empty()) fail("empty line, or a blank too many");
-      const auto control = [](char c) { return static_cast<unsigned char>(c) < 0x21 || c == 0x7f; };
-      if (std::any_of(word.begin(), word.end(), control)) fail("control character in the text");
-      words.push_back(word);
-      if (stop == std::string_view::npos) return words;
-      line.remove_prefix(stop + 1);
-    }
-  }
-
   void statement(const Words& words) {
     const std::string_view kind = words[0];
     if (line_ == 1) return header(words);
@@ -73,35 +54,13 @@ class Parser {
     if (kind == "call") return call(words);
     if (kind == "tap") return tap(words);
     if (kind == "taporder") return taporder(words);
+    if (kind == "steps") return steps(words);
+    if (kind == "features") return features(words);
+    if (kind == "class") return class_name(words);
+    if (kind == "frame") return frame(words);
+    if (kind == "golden") return golden(words);
     if (kind == "end") return end(words);
     fail("unknown statement " + quoted(kind));
-  }
-
-  void expect_words(const Words& words, std::size_t count) const {
-    if (words.size() != count) {
-      fail(quoted(words[0]) + " wants " + std::to_string(count - 1) + " values, got " +
-           std::to_string(words.size() - 1));
-    }
-  }
-
-  void expect_at_least(const Words& words, std::size_t count) const {
-    if (words.size() < count) fail(quoted(words[0]) + " is cut off");
-  }
-
-  void expect_word(std::string_view got, std::string_view wanted) const {
-    if (got != wanted) fail("expected " + quoted(wanted) + ", got " + quoted(got));
-  }
-
-  std::uint64_t number(std::string_view word, std::uint64_t limit, const char* what) const {
-    std::uint64_t value = 0;
-    const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-    if (error == std::errc::invalid_argument || stop != word.data() + word.size()) {
-      fail(std::string(what) + " is no number: " + quoted(word));
-    }
-    if (error != std::errc() || value > limit) {
-      fail(std::string(what) + " is " + quoted(word) + ", the largest allowed is " + std::to_string(limit));
-    }
-    return value;
   }
 
   std::size_t tensor_id(std::string_view word) const {
@@ -197,12 +156,7 @@ class Parser {
     if (tensor.space != Space::states) fail("tensor " + quoted(tensor.name) + " does not lie in 'states'");
     const auto same = [&](const State& state) { return state.tensor == id; };
     if (std::any_of(program_.states.begin(), program_.states.end(), same)) fail("a second initial value for this tensor");
-    double initial = 0;
-    const char* last = words[2].data() + words[2].size();
-    const auto [stop, error] = std::from_chars(words[2].data(), last, initial);
-    if (error != std::errc() || stop != last || !std::isfinite(initial)) {
-      fail("the initial value is no finite number: " + quoted(words[2]));
-    }
+    const double initial = real(words[2], "initial value");
     const bool is_whole = std::trunc(initial) == initial;
     const bool fits = initial >= tensor.dtype->lowest && initial <= tensor.dtype->highest;
     if (!fits || (tensor.dtype->type.code != kDLFloat && !is_whole)) {
@@ -273,6 +227,72 @@ class Parser {
     return nullptr;
   }
 
+  // steps <calls of one inference>
+  void steps(const Words& words) {
+    expect_words(words, 2);
+    if (program_.steps != 0) fail("a second number of steps");
+    program_.steps = static_cast<std::size_t>(number(words[1], kMaxSteps, "number of steps"));
+    if (program_.steps == 0) fail("an inference without steps");
+  }
+
+  // features <name...>
+  void features(const Words& words) {
+    expect_at_least(words, 2);
+    if (!program_.features.empty()) fail("a second list of CPU features");
+    program_.features.assign(words.begin() + 1, words.end());
+  }
+
+  // class [name], in the order of the logits; in a name, %20 is a blank, and so on
+  void class_name(const Words& words) {
+    if (words.size() > 1) expect_words(words, 2);
+    program_.classes.push_back(words.size() > 1 ? decoded(words[1]) : "");
+  }
+
+  // frame <frames> <channels> <height> <width> <divisor> <mean of each channel...> <std of each channel...>
+  void frame(const Words& words) {
+    expect_at_least(words, 6);
+    if (program_.frame) fail("a second description of frames");
+    std::uint64_t sizes[4];
+    std::uint64_t elements = 1;
+    for (std::size_t i = 0; i < 4; ++i) {
+      sizes[i] = number(words[1 + i], kMaxBytes, "extent");
+      if (sizes[i] == 0) fail("frames without elements");
+      if (elements > kMaxBytes / sizes[i]) fail("the frames are too large");
+      elements *= sizes[i];
+    }
+    const std::uint64_t channels = number(words[2], kMaxChannels, "number of channels");
+    expect_words(words, 6 + 2 * static_cast<std::size_t>(channels));
+    Frame frame{sizes[0], channels, sizes[2], sizes[3], static_cast<float>(number(words[5], 255, "divisor")), {}, {}};
+    if (frame.divisor == 0) fail("the divisor is 0");
+    for (std::size_t i = 0; i < channels; ++i) {
+      frame.mean.push_back(static_cast<float>(real(words[6 + i], "mean")));
+      frame.std.push_back(static_cast<float>(real(words[6 + channels + i], "standard deviation")));
+      if (!(frame.std.back() > 0)) fail("a standard deviation is not above 0");
+    }
+    program_.frame = std::move(frame);
+  }
+
+  // golden <inputs> <largest difference>
+  void golden(const Words& words) {
+    expect_words(words, 3);
+    if (program_.golden) fail("a second golden check");
+    const std::uint64_t count = number(words[1], kMaxBytes, "number of inputs");
+    program_.golden = {count, static_cast<float>(real(words[2], "tolerance"))};
+  }
+
+  void check_facts() const {
+    const Tensor& input = program_.tensors[program_.input];
+    const std::uint64_t logits = program_.tensors[program_.output].bytes / sizeof(float);
+    if (!program_.classes.empty() && program_.classes.size() != logits) {
+      fail(std::to_string(program_.classes.size()) + " classes have names, there are " + std::to_string(logits) + " logits");
+    }
+    if (!program_.frame) return;
+    if (input.dtype->type.code != kDLFloat || input.bytes / sizeof(float) != program_.frame->bytes()) {
+      fail("the frames have " + std::to_string(program_.frame->bytes()) + " elements, the input " +
+           std::to_string(input.bytes / input.dtype->bytes) + " of type " + input.dtype->name);
+    }
+  }
+
   void end(const Words& words) {
     expect_words(words, 1);
     if (!input_) fail("no input is declared");
@@ -290,13 +310,13 @@ class Parser {
       const Tensor& tensor = program_.tensors[id];
       if (tensor.space == Space::states && !starts[id]) fail("state " + quoted(tensor.name) + " has no initial value");
     }
+    check_facts();
     ended_ = true;
   }
 
   Program program_;
   std::optional<std::size_t> input_;
   std::optional<std::size_t> output_;
-  std::size_t line_ = 1;
   bool ended_ = false;
 };
 

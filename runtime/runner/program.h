@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -73,6 +74,25 @@ struct Tap {
   std::vector<std::int32_t> order;
 };
 
+// How frames of bytes become the input tensor, (frames, channels, height, width) float32: a byte x of channel c becomes
+// (x / divisor - mean[c]) / std[c], each operation rounded to float32.
+struct Frame {
+  std::uint64_t frames;
+  std::uint64_t channels;
+  std::uint64_t height;
+  std::uint64_t width;
+  float divisor;
+  std::vector<float> mean;
+  std::vector<float> std;
+
+  std::uint64_t bytes() const { return frames * channels * height * width; }
+};
+
+struct Golden {
+  std::uint64_t count;  // inputs in golden_input.bin, outputs in golden_output.bin
+  float tolerance;      // largest difference of a logit that is accepted
+};
+
 struct Program {
   std::uint64_t sizes[kSpaces] = {0, 0, 0};  // bytes, by Space
   std::size_t threads = 0;               // into how many parts a split call may be divided
@@ -83,6 +103,12 @@ struct Program {
   std::size_t output = 0;
   std::vector<Call> calls;
   std::vector<Tap> taps;
+  // What programs of an earlier svitkit do not say.
+  std::size_t steps = 0;              // of one inference: 1 in sequence mode, T in step mode; 0: not said
+  std::vector<std::string> features;  // of the CPU, which the machine code uses
+  std::vector<std::string> classes;   // names, none or one per logit
+  std::optional<Frame> frame;
+  std::optional<Golden> golden;
 };
 
 // Parses program.txt. Everything that a run relies on is checked here: ids, bounds, alignment, dtypes, completeness.

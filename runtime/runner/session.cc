@@ -1,16 +1,14 @@
 #include "session.h"
 
-#include <dlfcn.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
-#include <memory>
 #include <utility>
 
 #include "clock.h"
+#include "cpu_features.h"
+#include "frames.h"
 
 namespace svit {
 namespace {
@@ -18,19 +16,16 @@ namespace {
 constexpr std::size_t kMaxProgramBytes = 16u << 20;
 constexpr std::size_t kReasonBytes = 1024;  // see kernel_error.c
 
-std::string read_text(const std::string& path) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rbe"), [](std::FILE* f) {
-    return f ? std::fclose(f) : 0;
-  });
-  if (!file) throw Error("cannot open " + path + ": " + std::strerror(errno));
-  std::string text;
-  char block[4096];
-  while (const std::size_t got = std::fread(block, 1, sizeof block, file.get())) {
-    text.append(block, got);
-    if (text.size() > kMaxProgramBytes) throw Error(path + " is larger than 16 MiB: it is no svit program");
-  }
-  if (std::ferror(file.get())) throw Error("cannot read " + path + ": " + std::strerror(errno));
-  return text;
+Program read_program(const Source& source) {
+  const Mapping file = source.file("program.txt");
+  if (file.bytes() > kMaxProgramBytes) throw Error("program.txt is larger than 16 MiB: it is no svit program");
+  return parse_program(file.text());
+}
+
+Mapping map_weights(const Source& source, std::uint64_t wanted) {
+  Mapping file = source.file("weights.bin");
+  if (file.bytes() == wanted) return file;
+  throw Error("weights.bin has " + std::to_string(file.bytes()) + " bytes, program.txt says " + std::to_string(wanted));
 }
 
 template <typename T>
@@ -69,6 +64,18 @@ bool expand(const unsigned char* bitmap, const unsigned char* values, const Tens
                  reinterpret_cast<T*>(out), to.bytes / sizeof(T));
 }
 
+// Before anything that could end in SIGILL. Where the system does not tell what the CPU has, the user knows better.
+void check_features(const std::vector<std::string>& wanted) {
+  const std::vector<std::string> found = wanted.empty() ? wanted : read_cpu_features();
+  std::string missing;
+  for (const std::string& feature : wanted) {
+    if (found.empty() || std::find(found.begin(), found.end(), feature) != found.end()) continue;
+    missing += (missing.empty() ? "" : ", ") + feature;
+  }
+  if (missing.empty()) return;
+  throw Error("this CPU has no " + missing + ", which the machine code uses: build the network for the board that this is");
+}
+
 TVMFFIAny integer(std::int64_t value) {
   TVMFFIAny argument{};
   argument.type_index = kTVMFFIInt;
@@ -78,20 +85,11 @@ TVMFFIAny integer(std::int64_t value) {
 
 }  // namespace
 
-Library::Library(const std::string& path) : handle_(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) {
-  if (!handle_) throw Error(std::string("cannot load the kernels: ") + dlerror());
-}
-
-Library::~Library() { dlclose(handle_); }
-
-void* Library::symbol(const std::string& name) const { return dlsym(handle_, name.c_str()); }
-
-Session::Session(const std::string& bundle)
-    : program_(parse_program(read_text(bundle + "/program.txt"))),
-      library_(bundle + "/model.so"),
-      kernel_error_(reinterpret_cast<const char* (*)()>(library_.symbol("svit_kernel_error"))) {
-  if (!kernel_error_) throw Error("model.so has no symbol svit_kernel_error: it was not linked by svitkit");
-  spaces_[0] = Mapping::of_file(bundle + "/weights.bin", program_.sizes[0]);
+Session::Session(std::unique_ptr<Source> source) : source_(std::move(source)), program_(read_program(*source_)) {
+  check_features(program_.features);
+  source_->load_kernels();
+  if (program_.frame) levels_ = make_levels(*program_.frame);
+  spaces_[0] = map_weights(*source_, program_.sizes[0]);
   spaces_[1] = Mapping::of_memory("states", program_.sizes[1]);
   spaces_[2] = Mapping::of_memory("workspace", program_.sizes[2]);
   expand_weights();
@@ -156,7 +154,7 @@ void Session::prepare_calls() {
   for (const Call& call : program_.calls) {
     PreparedCall prepared{};
     prepared.is_split = call.is_split;
-    prepared.kernel = reinterpret_cast<TVMFFISafeCallType>(library_.symbol("__tvm_ffi_" + call.symbol));
+    prepared.kernel = source_->kernel(call.symbol);
     if (!prepared.kernel) {
       throw Error("program.txt line " + std::to_string(call.line) + ": model.so has no kernel '" + call.symbol + "'");
     }
@@ -189,6 +187,16 @@ void Session::set_threads(std::size_t threads) {
 
 void Session::step(const void* input, void* output) {
   std::memcpy(address(program_.input), input, program_.tensors[program_.input].bytes);
+  play_into(output);
+}
+
+void Session::step_frame(const std::uint8_t* frame, svit_layout layout, void* output) {
+  auto* input = reinterpret_cast<float*>(address(program_.input));
+  write_frames(frame, layout, *program_.frame, levels_.data(), input);
+  play_into(output);
+}
+
+void Session::play_into(void* output) {
   is_profiled_ ? play<true>() : play<false>();
   std::memcpy(output, address(program_.output), program_.tensors[program_.output].bytes);
 }
@@ -248,7 +256,7 @@ void Session::make_part(void* split_call, std::size_t part) {
 
 // Of this thread's last failed kernel.
 const char* Session::reason() const {
-  const char* reason = kernel_error_();
+  const char* reason = source_->kernel_error();
   return *reason ? reason : "it gave no reason";
 }
 

@@ -12,23 +12,10 @@
 #include "mapping.h"
 #include "pool.h"
 #include "program.h"
+#include "source.h"
 #include "svit.h"
 
 namespace svit {
-
-// A shared library, closed when the owner goes.
-class Library {
- public:
-  explicit Library(const std::string& path);  // throws Error
-  Library(const Library&) = delete;
-  Library& operator=(const Library&) = delete;
-  ~Library();
-
-  void* symbol(const std::string& name) const;  // NULL if there is none
-
- private:
-  void* handle_;
-};
 
 // Of one call, while it is profiled.
 struct Cost {
@@ -38,7 +25,7 @@ struct Cost {
 
 class Session {
  public:
-  explicit Session(const std::string& bundle);  // throws Error
+  explicit Session(std::unique_ptr<Source> source);  // throws Error
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
@@ -49,6 +36,8 @@ class Session {
   void set_threads(std::size_t threads);
   // Copies the input tensor in, makes every call, copies the output tensor out. Throws Error if a kernel fails.
   void step(const void* input, void* output);
+  // The same, with the frames of the input tensor as bytes; program().frame says of which shape. Needs one.
+  void step_frame(const std::uint8_t* frame, svit_layout layout, void* output);
   void set_tap_callback(svit_tap_callback callback, void* user);
   void set_profile(bool on);
   const std::vector<Cost>& costs() const { return costs_; }  // by call
@@ -69,6 +58,7 @@ class Session {
   void count_expanded();
   void prepare_tensors();
   void prepare_calls();
+  void play_into(void* output);
   template <bool kProfiled>
   void play();
   void make(std::size_t call);
@@ -77,9 +67,9 @@ class Session {
   void show_taps(std::size_t call) const;
   [[noreturn]] void fail(std::size_t call, const char* why) const;
 
+  const std::unique_ptr<Source> source_;
   Program program_;
-  Library library_;
-  const char* (*kernel_error_)();
+  std::vector<float> levels_;  // see frames.h
   Mapping spaces_[kSpaces];
   std::vector<DLTensor> tensors_;
   std::vector<PreparedCall> calls_;

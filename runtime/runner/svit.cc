@@ -5,13 +5,16 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <new>
 #include <string>
+#include <utility>
 
 #include "session.h"
+#include "source.h"
 
 struct svit_session {
-  explicit svit_session(const char* bundle) : session(bundle) {}
+  explicit svit_session(std::unique_ptr<svit::Source> source) : session(std::move(source)) {}
 
   svit::Session session;
   char error[1024] = "";
@@ -48,17 +51,59 @@ svit_tensor describe(const svit::Tensor& tensor) {
           static_cast<std::size_t>(tensor.bytes)};
 }
 
-svit_status check_buffers(svit_session* session, const void* input, std::size_t input_bytes, const void* output,
-                          std::size_t output_bytes) {
-  if (!session) return SVIT_BAD_ARGUMENT;
+svit_status check_buffers(svit_session* session, const void* input, std::size_t input_bytes, std::size_t wanted_input,
+                          const void* output, std::size_t output_bytes) {
   if (!input || !output) return refuse(session, SVIT_BAD_ARGUMENT, "input or output is NULL");
-  const std::size_t wanted_input = svit_input(session).bytes;
   const std::size_t wanted_output = svit_output(session).bytes;
   if (input_bytes == wanted_input && output_bytes == wanted_output) return SVIT_OK;
   char text[160];
   std::snprintf(text, sizeof text, "input and output have %zu and %zu bytes, wanted %zu and %zu", input_bytes,
                 output_bytes, wanted_input, wanted_output);
   return refuse(session, SVIT_BAD_ARGUMENT, text);
+}
+
+// A run resets the states, a step does not.
+svit_status advance(svit_session* session, bool resets, const void* input, std::size_t input_bytes, void* output,
+                    std::size_t output_bytes) {
+  if (!session) return SVIT_BAD_ARGUMENT;
+  const std::size_t wanted = svit_input(session).bytes;
+  const svit_status status = check_buffers(session, input, input_bytes, wanted, output, output_bytes);
+  if (status != SVIT_OK) return status;
+  return guarded(session, [&] {
+    if (resets) session->session.reset();
+    session->session.step(input, output);
+  });
+}
+
+svit_status advance_frame(svit_session* session, bool resets, const std::uint8_t* frame, std::size_t frame_bytes,
+                          svit_layout layout, void* output, std::size_t output_bytes) {
+  if (!session) return SVIT_BAD_ARGUMENT;
+  const std::size_t wanted = svit_frame(session).bytes;
+  if (wanted == 0) {
+    return refuse(session, SVIT_BAD_ARGUMENT, "the bundle does not say how bytes become its input: build it again");
+  }
+  if (layout != SVIT_HWC && layout != SVIT_CHW) return refuse(session, SVIT_BAD_ARGUMENT, "layout is not one of svit_layout");
+  const svit_status status = check_buffers(session, frame, frame_bytes, wanted, output, output_bytes);
+  if (status != SVIT_OK) return status;
+  return guarded(session, [&] {
+    if (resets) session->session.reset();
+    session->session.step_frame(frame, layout, output);
+  });
+}
+
+template <typename Open>
+svit_status load(Open open, svit_session** session, char* error, std::size_t error_bytes) {
+  try {
+    *session = new svit_session(open());
+    return SVIT_OK;
+  } catch (const std::bad_alloc&) {
+    copy_text("out of memory", error, error_bytes);
+  } catch (const std::exception& failure) {
+    copy_text(failure.what(), error, error_bytes);
+  } catch (...) {
+    copy_text("unknown failure", error, error_bytes);
+  }
+  return SVIT_LOAD_FAILED;
 }
 
 }  // namespace
@@ -72,17 +117,17 @@ svit_status svit_load(const char* bundle, svit_session** session, char* error, s
     copy_text("bundle or session is NULL", error, error_bytes);
     return SVIT_BAD_ARGUMENT;
   }
-  try {
-    *session = new svit_session(bundle);
-    return SVIT_OK;
-  } catch (const std::bad_alloc&) {
-    copy_text("out of memory", error, error_bytes);
-  } catch (const std::exception& failure) {
-    copy_text(failure.what(), error, error_bytes);
-  } catch (...) {
-    copy_text("unknown failure", error, error_bytes);
+  return load([&] { return svit::open_directory(bundle); }, session, error, error_bytes);
+}
+
+svit_status svit_load_linked(svit_session** session, char* error, size_t error_bytes) {
+  copy_text("", error, error_bytes);
+  if (!session) {
+    copy_text("session is NULL", error, error_bytes);
+    return SVIT_BAD_ARGUMENT;
   }
-  return SVIT_LOAD_FAILED;
+  *session = nullptr;
+  return load(svit::open_linked, session, error, error_bytes);
 }
 
 void svit_free(svit_session* session) { delete session; }
@@ -99,6 +144,21 @@ svit_tensor svit_output(const svit_session* session) {
   return describe(program.tensors[program.output]);
 }
 
+svit_frame_shape svit_frame(const svit_session* session) {
+  if (!session || !session->session.program().frame) return {};
+  const svit::Frame& frame = *session->session.program().frame;
+  return {static_cast<std::size_t>(frame.frames), static_cast<std::size_t>(frame.height),
+          static_cast<std::size_t>(frame.width), static_cast<std::size_t>(frame.channels),
+          static_cast<std::size_t>(frame.bytes())};
+}
+
+const char* svit_class_name(const svit_session* session, size_t index) {
+  if (!session || index >= session->session.program().classes.size()) return "";
+  return session->session.program().classes[index].c_str();
+}
+
+size_t svit_steps(const svit_session* session) { return session ? session->session.program().steps : 0; }
+
 svit_sizes svit_memory(const svit_session* session) {
   if (!session) return {};
   const std::uint64_t* sizes = session->session.program().sizes;
@@ -112,18 +172,21 @@ svit_status svit_reset(svit_session* session) {
 }
 
 svit_status svit_run(svit_session* session, const void* input, size_t input_bytes, void* output, size_t output_bytes) {
-  const svit_status status = check_buffers(session, input, input_bytes, output, output_bytes);
-  if (status != SVIT_OK) return status;
-  return guarded(session, [&] {
-    session->session.reset();
-    session->session.step(input, output);
-  });
+  return advance(session, true, input, input_bytes, output, output_bytes);
 }
 
 svit_status svit_step(svit_session* session, const void* input, size_t input_bytes, void* output, size_t output_bytes) {
-  const svit_status status = check_buffers(session, input, input_bytes, output, output_bytes);
-  if (status != SVIT_OK) return status;
-  return guarded(session, [&] { session->session.step(input, output); });
+  return advance(session, false, input, input_bytes, output, output_bytes);
+}
+
+svit_status svit_run_frame(svit_session* session, const uint8_t* frame, size_t frame_bytes, svit_layout layout,
+                           void* output, size_t output_bytes) {
+  return advance_frame(session, true, frame, frame_bytes, layout, output, output_bytes);
+}
+
+svit_status svit_step_frame(svit_session* session, const uint8_t* frame, size_t frame_bytes, svit_layout layout,
+                            void* output, size_t output_bytes) {
+  return advance_frame(session, false, frame, frame_bytes, layout, output, output_bytes);
 }
 
 size_t svit_max_threads(const svit_session* session) { return session ? session->session.program().threads : 0; }

@@ -1,12 +1,15 @@
 /*
- * libsvit: runs one compiled spiking network (a bundle directory) on the CPU. C API, usable from C, C++, ctypes and Rust.
+ * libsvit: runs one compiled spiking network (a bundle directory) on the CPU. C99, usable from C, C++, ctypes and Rust.
  *
  *   char error[512];
  *   svit_session* session = NULL;
  *   if (svit_load("bundle", &session, error, sizeof error) != SVIT_OK) { fputs(error, stderr); return 1; }
- *   svit_run(session, image, svit_input(session).bytes, logits, svit_output(session).bytes);
+ *   svit_run_frame(session, pixels, svit_frame(session).bytes, SVIT_HWC, logits, svit_output(session).bytes);
  *   svit_free(session);
  *
+ * Input: frames of bytes as a camera or an image file gives them (svit_run_frame, svit_step_frame), or the normalized
+ * float32 tensor (svit_run, svit_step). A network that was exported in sequence mode computes all its time steps in one
+ * run; one that was exported in step mode computes one time step per step, see svit_steps.
  * Threads: a session belongs to one thread at a time; different sessions may run in different threads at once. A session
  * may have threads of its own to help with the work, see svit_set_threads.
  * Memory: everything is allocated by svit_load and svit_set_threads. No other function allocates, except to word an error.
@@ -32,7 +35,7 @@ extern "C" {
 typedef enum svit_status {
   SVIT_OK = 0,
   SVIT_BAD_ARGUMENT = 1, /* a null pointer, an index out of range or a buffer of the wrong size */
-  SVIT_LOAD_FAILED = 2,  /* the bundle is missing, damaged or needs more memory than there is */
+  SVIT_LOAD_FAILED = 2,  /* the bundle is missing, damaged, for another CPU or needs more memory than there is */
   SVIT_RUN_FAILED = 3    /* a kernel reported an error; call svit_reset before the next step */
 } svit_status;
 
@@ -47,6 +50,21 @@ typedef struct svit_tensor {
   size_t ndim;
   size_t bytes;
 } svit_tensor;
+
+/* In which order a frame's bytes lie. Rows come from the top, pixels of a row from the left, both without gaps. */
+typedef enum svit_layout {
+  SVIT_HWC = 0, /* all channels of a pixel together (R G B, R G B, ...): cameras, PNM and most image libraries */
+  SVIT_CHW = 1  /* one channel after the other: data sets, the float32 input tensor */
+} svit_layout;
+
+/* The frames of one call, uint8. Channels are those of the training images in their order: RGB, or one of grey. */
+typedef struct svit_frame_shape {
+  size_t frames;   /* 1; in sequence mode, of a network that sees another frame at every time step, T, the first first */
+  size_t height;   /* pixels */
+  size_t width;    /* pixels */
+  size_t channels; /* bytes per pixel */
+  size_t bytes;    /* frames * height * width * channels */
+} svit_frame_shape;
 
 /* Bytes of the static memory plan. */
 typedef struct svit_sizes {
@@ -92,6 +110,12 @@ SVIT_API const char* svit_version(void);
  */
 SVIT_API svit_status svit_load(const char* bundle, svit_session** session, char* error, size_t error_bytes);
 
+/*
+ * Loads the network that is linked into the program, as into those of 'svitkit build --single-file'; otherwise like
+ * svit_load. SVIT_LOAD_FAILED if the program has none.
+ */
+SVIT_API svit_status svit_load_linked(svit_session** session, char* error, size_t error_bytes);
+
 /* Frees a session; NULL is allowed. */
 SVIT_API void svit_free(svit_session* session);
 
@@ -100,6 +124,18 @@ SVIT_API svit_tensor svit_input(const svit_session* session);
 
 /* Describes the tensor that svit_run and svit_step write: float32 logits. All zero if the session is NULL. */
 SVIT_API svit_tensor svit_output(const svit_session* session);
+
+/* Describes the frames that svit_run_frame and svit_step_frame read. All zero if the bundle does not say how bytes become
+ * its input, or if the session is NULL. */
+SVIT_API svit_frame_shape svit_frame(const svit_session* session);
+
+/* Returns the name of class `index`, 0 <= index < svit_output(session).bytes / sizeof(float), in UTF-8; "" if the bundle
+ * names none, the index is out of range or the session is NULL. The text belongs to the session. */
+SVIT_API const char* svit_class_name(const svit_session* session, size_t index);
+
+/* Returns the steps of one inference, whose logits are then averaged: 1 in sequence mode, the number of time steps in step
+ * mode; 0 if the bundle does not say so or the session is NULL. A stream of events or video has no such end. */
+SVIT_API size_t svit_steps(const svit_session* session);
 
 /* Returns the memory plan. All zero if the session is NULL. */
 SVIT_API svit_sizes svit_memory(const svit_session* session);
@@ -115,9 +151,28 @@ SVIT_API svit_status svit_reset(svit_session* session);
 SVIT_API svit_status svit_run(svit_session* session, const void* input, size_t input_bytes, void* output,
                               size_t output_bytes);
 
-/* Runs the network once and keeps the states: one time step of a network that was exported in step mode. */
+/* Runs the network once and keeps the states: one time step of a network that was exported in step mode. Otherwise like
+ * svit_run. */
 SVIT_API svit_status svit_step(svit_session* session, const void* input, size_t input_bytes, void* output,
                                size_t output_bytes);
+
+/*
+ * Resets, then runs the network once on bytes.
+ *   frame, frame_bytes    uint8 pixels or event counts; frame_bytes == svit_frame(session).bytes
+ *   layout                how they lie
+ *   output, output_bytes  receives the output tensor; output_bytes == svit_output(session).bytes
+ * The logits are, bit for bit, those of svit_run on the normalized image: a byte x of channel c becomes
+ * (x / 255 - mean[c]) / std[c] (of event counts, (x - mean[c]) / std[c]), as float32 and in this order, by a table with an
+ * entry for each of the 256 values that svit_load makes; where the first convolution pads, it pads the normalized image
+ * with 0. Normalization costs one look-up per byte, and no other buffer.
+ * SVIT_BAD_ARGUMENT also if the bundle does not say how bytes become its input, see svit_frame.
+ */
+SVIT_API svit_status svit_run_frame(svit_session* session, const uint8_t* frame, size_t frame_bytes, svit_layout layout,
+                                    void* output, size_t output_bytes);
+
+/* Runs the network once on bytes and keeps the states, like svit_step; otherwise like svit_run_frame. */
+SVIT_API svit_status svit_step_frame(svit_session* session, const uint8_t* frame, size_t frame_bytes, svit_layout layout,
+                                     void* output, size_t output_bytes);
 
 /* Returns the most threads that the bundle was built for; 0 if the session is NULL. */
 SVIT_API size_t svit_max_threads(const svit_session* session);
@@ -152,7 +207,8 @@ SVIT_API size_t svit_call_count(const svit_session* session);
 /* Tells what one call has cost, 0 <= index < svit_call_count(session), in the order of execution. */
 SVIT_API svit_status svit_profile_call(svit_session* session, size_t index, svit_call_profile* profile);
 
-/* Returns the reason of the session's last failure, "" if there was none. Valid until the session's next failure. */
+/* Returns the reason of the session's last failure, "" if there was none, on one line. Valid until the session's next
+ * failure. */
 SVIT_API const char* svit_last_error(const svit_session* session);
 
 #ifdef __cplusplus

@@ -9,18 +9,22 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "clock.h"
+#include "commands.h"
+#include "cpu_features.h"
 #include "energy.h"
 #include "files.h"
 #include "inference.h"
 #include "json.h"
+#include "linked_network.h"
+#include "open_session.h"
 #include "options.h"
 #include "process.h"
 #include "profile.h"
 #include "program.h"
+#include "resident.h"
 #include "sensors.h"
 #include "signals.h"
 #include "spike_writer.h"
@@ -34,20 +38,6 @@ namespace {
 
 constexpr std::size_t kMaxSamples = 100000;
 constexpr std::size_t kMaxProfiled = 1000;
-constexpr std::string_view kCode = "model.so";
-constexpr std::string_view kWeights = "weights.bin";
-
-struct FreeSession {
-  void operator()(svit_session* session) const { svit_free(session); }
-};
-using SessionPointer = std::unique_ptr<svit_session, FreeSession>;
-
-SessionPointer load(const std::string& bundle) {
-  char error[1024];
-  svit_session* session = nullptr;
-  if (svit_load(bundle.c_str(), &session, error, sizeof error) != SVIT_OK) throw Error(error);
-  return SessionPointer(session);
-}
 
 void set_threads(svit_session* session, std::uint64_t threads) {
   const std::size_t cpus = count_usable_cpus();
@@ -80,7 +70,7 @@ std::optional<std::uint64_t> read_floor_without_code(const svit_session* session
   const auto page = static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
   const svit_sizes sizes = svit_memory(session);
   const std::uint64_t states = (sizes.state_bytes + page - 1) / page * page;
-  const std::uint64_t files = read_resident_bytes(kCode).value_or(0) + read_resident_bytes(kWeights).value_or(0);
+  const std::uint64_t files = read_resident_code().value_or(0) + read_resident_weights().value_or(0);
   const std::uint64_t apart = states + sizes.expanded_bytes + files;
   if (!resident || *resident < apart) return std::nullopt;
   return *resident - apart;
@@ -177,12 +167,12 @@ void run_further(svit_session* session, Inference& inference, const Infer& infer
     report.profile = profile_calls(session, std::min(report.timing.samples_ns.size(), kMaxProfiled), infer);
   }
   if (options.sustain_s > 0) report.sustained = run_sustained(infer, nanoseconds(options.sustain_s), sensors);
-  if (options.frames > 0) {
+  if (options.streamed > 0) {
     const auto infer_frame = [&](std::uint64_t number) {
       stop_if_asked();
       return inference.run_frame(number);
     };
-    report.stream = run_stream(infer_frame, options.frames, options.fps > 0 ? nanoseconds(1 / options.fps) : 0);
+    report.stream = run_stream(infer_frame, options.streamed, options.fps > 0 ? nanoseconds(1 / options.fps) : 0);
   }
   if (options.energy_s > 0) {
     report.energy =
@@ -194,7 +184,7 @@ void run(const Options& options) {
   if (!options.cpus.empty()) stay_on_cpus(options.cpus);
   Report report;
   const std::uint64_t start = now_ns();
-  const SessionPointer session = load(options.bundle);
+  const SessionPointer session = open_session(options.bundle);
   set_threads(session.get(), options.threads);
   report.timing.load_ns = now_ns() - start;
   Inference inference(session.get(), options);
@@ -206,8 +196,8 @@ void run(const Options& options) {
   report.timing.warm_up = warm_up(infer, options.count, options.warmup, nanoseconds(options.warmup_s));
   // Before the samples and the spikes, which are the measurement's own: the network's memory does not grow any more.
   report.memory.process = read_process_memory();
-  report.memory.weights_resident = read_resident_bytes(kWeights);
-  if (report.memory.floor) *report.memory.floor += read_resident_bytes(kCode).value_or(0);
+  report.memory.weights_resident = read_resident_weights();
+  if (report.memory.floor) *report.memory.floor += read_resident_code().value_or(0);
   report.timing.samples_ns = take_samples(infer, options);
   run_further(session.get(), inference, infer, options, report);
   write_results(session.get(), inference, infer, options);
@@ -216,11 +206,16 @@ void run(const Options& options) {
 
 int run_command_line(int argc, char** argv) {
   try {
-    const Options options = parse_options(argc, argv);
+    const Options options = parse_options(argc, argv, svit_get_linked_network() != nullptr);
     if (options.wants_help) return std::fputs(kUsage, stdout) < 0;
     if (options.wants_version) return std::printf("svit-run %s\n", svit_version()) < 0;
     catch_signals();
-    run(options);
+    switch (options.command) {
+      case Command::measure: run(options); break;
+      case Command::info: show_info(options); break;
+      case Command::self_test: test_self(options); break;
+      case Command::classify: classify(options); break;
+    }
     return 0;
   } catch (const UsageError& error) {
     std::fprintf(stderr, "svit-run: %s. See 'svit-run --help'.\n", error.what());

@@ -55,7 +55,9 @@ def _show_schema(wanted: bool) -> None:
 
 
 def bench(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE", help="Folders of 'svitkit build'.")],
+    bundles: Annotated[
+        list[Path], typer.Argument(metavar="BUNDLE", help="Folders or single files of 'svitkit build'.")
+    ],
     board: Annotated[
         str | None, typer.Option(metavar="NAME", help="Where to run; the board it was built for if not given.")
     ] = None,

@@ -10,8 +10,8 @@ from rich.console import RenderableType
 from svitkit.cli.output import kibibytes, table
 from svitkit.cli.views import View, network_table
 from svitkit.errors import ConfigError
-from svitkit.files import sha256
-from svitkit.manifest import MANIFEST_NAME, Manifest, read_manifest
+from svitkit.manifest import Manifest, read_manifest
+from svitkit.parts import bundle_sha256, read_part
 from svitkit.runtime.profile import Profile, read_calls
 from svitkit.runtime.profile_table import microseconds
 from svitkit.runtime.record import read_record
@@ -57,7 +57,7 @@ def view_bundle(path: Path, record: Path | None = None) -> View:
     """Shows a bundle's manifest: network, machine code, memory plan, the kernel of every layer, and files.
 
     Args:
-        path: the bundle.
+        path: the bundle, a directory or a single file.
         record: whose profile is shown; if None, the record beside the bundle is looked at.
 
     Raises:
@@ -66,7 +66,7 @@ def view_bundle(path: Path, record: Path | None = None) -> View:
     """
     manifest = read_manifest(path)
     profile, note = _find_profile(path, record)
-    layers = _layer_views(manifest, (path / PROGRAM_NAME).read_text(encoding="utf-8"), profile)
+    layers = _layer_views(manifest, read_part(path, PROGRAM_NAME).decode(), profile)
     files = [(name, f"{entry.size:,}", entry.sha256[:12]) for name, entry in manifest.files.items()]
     result = {"kind": "bundle", "manifest": manifest, "layers": [asdict(layer) for layer in layers]}
     return result, [
@@ -90,7 +90,7 @@ def _find_profile(bundle: Path, named: Path | None) -> tuple[Profile | None, str
         if named is not None:
             raise
         return None, f"no measured times: {error}"
-    if found.bundle_sha256 != sha256(bundle / MANIFEST_NAME):
+    if found.bundle_sha256 != bundle_sha256(bundle):
         objection = f"{path} is the record of another bundle. {wish}"
     elif found.profile is None:
         objection = f"{path} holds no profile. {wish}"
@@ -179,7 +179,7 @@ def _build_facts(manifest: Manifest) -> list[tuple[str, ...]]:
         ("board", manifest.board),
         ("machine code", manifest.triple),
         ("CPU features it may use", ", ".join(manifest.required_features)),
-        ("glibc", f"{manifest.glibc_floor} or newer"),
+        ("glibc", "none" if manifest.glibc_floor is None else f"{manifest.glibc_floor} or newer"),
         ("TVM", manifest.tvm_version),
         ("arithmetic", _arithmetic(manifest)),
         ("weights", kibibytes(manifest.weights_bytes)),

@@ -55,6 +55,9 @@ Host = Annotated[
         help="Where the board is, by SSH; if not given, what boards.toml says (in ~/.config/svitkit).",
     ),
 ]
+SingleFile = Annotated[
+    bool, typer.Option("--single-file", help="Make one static program that needs nothing beside it, not even a libc.")
+]
 Wait = Annotated[
     int, typer.Option("--wait", metavar="SECONDS", min=0, help="How long to wait while somebody else uses the board.")
 ]

@@ -27,6 +27,7 @@ from svitkit.cli.options import (
     Objective,
     Resume,
     Settings,
+    SingleFile,
     Threads,
     Timesteps,
     Wait,
@@ -71,7 +72,8 @@ def export(
 def build(
     onnx: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file of 'svitkit export'.")],
     board: BoardName,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The bundle to write.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The bundle, or the program, to write.")],
+    single_file: SingleFile = False,
     data: Annotated[
         str | None,
         typer.Option(
@@ -80,7 +82,7 @@ def build(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compile an ONNX file for a board: a folder that runs there with nothing installed."""
+    """Compile an ONNX file for a board: a folder, or one program, that runs there with nothing installed."""
     from svitkit.boards.board import load_board
     from svitkit.cli.bundle_view import view_bundle
     from svitkit.evaluate import load_for
@@ -92,10 +94,31 @@ def build(
         dataset = None if data is None else load_for(read_metadata(onnx), data)
         with progress() as advance:
             advance("build", 0)
-            build_proven(onnx, target, out, dataset)
+            build_proven(onnx, target, out, dataset, single_file=single_file)
             advance("build", 1)
         result, readable = view_bundle(out)
         show({"bundle": out, **result}, *readable)
+
+
+def sdk(
+    board: BoardName,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The folder to write.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write what a C or C++ program needs to run bundles on a board: svit.h, libsvit, a CMake package, examples."""
+    from svitkit.boards.board import load_board
+    from svitkit.runtime.sdk import write_sdk
+
+    with answer(as_json) as show:
+        target = load_board(board)
+        with progress() as advance:
+            advance("build libsvit", 0)
+            write_sdk(target, out)
+            advance("build libsvit", 1)
+        show(
+            {"sdk": out, "triple": target.triple},
+            f"{out}: libsvit for {target.triple}; {out}/examples says how to use it",
+        )
 
 
 def deploy(
@@ -118,6 +141,7 @@ def deploy(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the fine-tuning.")] = 0,
     limit: Limit = None,
     threads: Threads = None,
+    single_file: SingleFile = False,
     weights: Weights = None,
     arguments: Arguments = None,
     timesteps: Timesteps = None,
@@ -141,6 +165,7 @@ def deploy(
         seed=seed,
         limit=limit,
         threads=threads,
+        single_file=single_file,
         resume=resume,
         objective=objective,
         host=host,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from svitkit.files import sha256
 from svitkit.manifest import MANIFEST_NAME, Manifest, from_json, read_manifest
 from svitkit.models.spec import ModelSpec
+from svitkit.parts import bundle_sha256
 
 if TYPE_CHECKING:
     from svitkit.compress.report import PruneReport
@@ -49,8 +49,8 @@ def find_artefacts(folders: Iterable[Path], wanted: set[str]) -> Mapping[str, Ar
     known: dict[str, Artefacts] = {}
     for folder in dict.fromkeys(folders):
         for bundle in (folder / BUNDLE, folder):
-            manifest = bundle / MANIFEST_NAME
-            digest = sha256(manifest) if manifest.is_file() else None
+            is_one = bundle.is_file() or (bundle / MANIFEST_NAME).is_file()
+            digest = bundle_sha256(bundle) if is_one else None
             if digest in wanted and digest not in known:
                 known[digest] = _read_artefacts(folder, bundle)
     return known

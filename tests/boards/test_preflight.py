@@ -3,8 +3,9 @@ import dataclasses
 import pytest
 
 from svitkit.boards.board import complete_board, load_board
+from svitkit.boards.device_facts import MUSL, DeviceFacts
 from svitkit.boards.machine import read_machine
-from svitkit.boards.preflight import check_bundle, missing_features
+from svitkit.boards.preflight import check_bundle, mismatches, missing_features
 from svitkit.errors import ConfigError
 from svitkit.manifest import Manifest, ModelMetadata, Normalization, TensorSpec
 
@@ -44,6 +45,15 @@ def bundle_for(name: str, **changes: object) -> Manifest:
         files={},
     )
     return dataclasses.replace(manifest, **changes)
+
+
+def test_a_single_file_runs_where_the_c_library_is_musl_or_old() -> None:
+    board = load_board("raspberry-pi-4")
+    facts = DeviceFacts(architecture="aarch64", libc=MUSL, cpu_features=board.required_features, hashes=True)
+    single = bundle_for("raspberry-pi-4", glibc_floor=None)
+    assert mismatches(facts, board, single) == []
+    assert mismatches(dataclasses.replace(facts, libc="2.5"), board, single) == []
+    assert "musl" in mismatches(facts, board, bundle_for("raspberry-pi-4"))[0]
 
 
 def test_a_cortex_a76_bundle_is_refused_on_a_cortex_a72_with_the_features_and_the_remedy() -> None:

@@ -19,11 +19,13 @@ from svitkit.boards.board import Board, load_board
 from svitkit.boards.transports import QEMU, SYSROOT, qemu_command
 from svitkit.cli.app import Session, app
 from svitkit.errors import ConfigError, RunError
+from svitkit.files import sha256
 from svitkit.runtime.bench_options import BenchOptions
 from svitkit.runtime.device_state import DeviceState
 from svitkit.runtime.measure import as_started, bench
 from tests.boards.ssh_server import Server
 from tests.boards.test_device_facts import A53
+from tests.runtime import bundles
 from tests.runtime.test_measure import images, write_bundle
 
 GOVERNOR = "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
@@ -71,6 +73,17 @@ def test_a_whole_measurement_over_ssh(rack: Board, server: Server, tmp_path: Pat
     assert record.before == record.after == wanted
     assert record.versions["kernel"] == os.uname().release
     assert record.versions["glibc"].startswith("2.")
+    server.wait_until_clean()
+
+
+def test_a_single_file_is_all_that_a_board_gets(rack: Board, server: Server, tmp_path: Path) -> None:
+    program = bundles.make_single_file(tmp_path / "tiny", bundles.HOST)
+    record = bench(
+        program, rack, host=f"{server.host().destination}:{server.port}", options=BenchOptions(repeat=2, min_time_s=0.0)
+    )
+    assert record.golden.match
+    assert record.bundle_bytes == program.stat().st_size
+    assert sha256(program) in {path.name for path in (server.cache / "files").iterdir()}
     server.wait_until_clean()
 
 

@@ -17,6 +17,7 @@ from svitkit import doctor
 from svitkit.boards.board import load_board
 from svitkit.boards.ssh import open_ssh
 from svitkit.cli.app import Session, app
+from svitkit.runtime.bench_options import BenchOptions
 from svitkit.runtime.measure import bench
 from tests.boards.ssh_server import Server, wait_until
 from tests.boards.test_device_facts import A53
@@ -72,7 +73,9 @@ def test_two_places_of_one_machine_take_turns(rack: Path, server: Server) -> Non
 
 
 def test_a_place_is_a_board_for_the_other_verbs_too(rack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = bench(rack / "net", load_board("pi4-left"), dataset=images(6), repeat=5, min_time_s=0.0)
+    record = bench(
+        rack / "net", load_board("pi4-left"), dataset=images(6), options=BenchOptions(repeat=5, min_time_s=0.0)
+    )
     assert (record.board, record.place, record.built_for) == ("raspberry-pi-4", "pi4-left", "raspberry-pi-4")
     run = ("evaluate", "net", "--board", "pi4-right", "--data", "npz:dots.npz", "--limit", "6")
     assert "100.00 %" in CliRunner().invoke(app, run, obj=Session()).output

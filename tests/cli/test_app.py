@@ -12,7 +12,7 @@ from svitkit.cli import app as program
 from svitkit.errors import ConfigError
 
 LOOK, LEARN = ("models", "doctor", "inspect"), ("train", "evaluate", "compress")
-VERBS = (*LOOK, *LEARN, "export", "build", "bench", "deploy", "report", "boards")
+VERBS = (*LOOK, *LEARN, "export", "build", "sdk", "bench", "deploy", "report", "boards")
 HEAVY = ("torch", "tvm", "onnx", "onnxruntime", "sklearn", "spikingjelly", "scipy")
 
 

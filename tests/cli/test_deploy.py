@@ -116,6 +116,16 @@ def test_deploy_keeps_its_limits_and_proves_itself_on_the_board(board, svitkit, 
         assert (tmp_path / path).exists()
 
 
+@EMULATED
+@pytest.mark.slow
+def test_a_deployment_as_a_single_file_runs_on_an_emulated_cortex_a53(svitkit, tmp_path):
+    board = ["--board", "qemu-cortex-a53", "--single-file"]
+    done = svitkit("deploy", "digits-spikformer", *board, "--method", "int8", "--limit", "100", "-o", "out", "--json")
+    result = json.loads(done.stdout)
+    assert (result["golden_match"], result["valid"]) == (True, True), done.stderr
+    assert result["bundle_bytes"] == (tmp_path / "out" / "bundle").stat().st_size
+
+
 def test_limits_that_cannot_both_be_met_keep_the_best_found_and_exit_with_3(svitkit, tmp_path):
     done = svitkit(
         "deploy",

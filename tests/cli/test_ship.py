@@ -3,7 +3,12 @@ from __future__ import annotations
 import json
 import resource
 
+import numpy as np
 import pytest
+
+from svitkit.data.dataset import normalize
+from svitkit.evaluate import load_for
+from svitkit.runtime.session import Session
 
 
 def ask(svitkit, *arguments: str) -> dict[str, object]:
@@ -41,6 +46,31 @@ def test_a_network_keeps_its_accuracy_through_export_build_and_bench(mode, svitk
     shown = svitkit("inspect", "bundle")
     assert "p50 is from " in shown.stdout
     check_predictions(layers)
+    check_frames(tmp_path / "bundle")
+    if mode == "sequence":
+        check_single_file(svitkit, record)
+
+
+def check_frames(bundle) -> None:
+    """Bytes give the logits of the normalized image, bit for bit."""
+    with Session(bundle) as session:
+        dataset = load_for(session.manifest.model, "digits")
+        for image in dataset.test.x[:8]:
+            wanted = session.run(normalize(image, dataset)[None])
+            np.testing.assert_array_equal(session.run_frame(image.transpose(1, 2, 0)), wanted)
+            np.testing.assert_array_equal(session.run_frame(image, layout="chw"), wanted)
+
+
+def check_single_file(svitkit, record) -> None:
+    """One program measures as the bundle does, and is smaller in every way."""
+    ask(svitkit, "build", "model.onnx", "--board", "host", "--data", "digits", "--single-file", "-o", "program")
+    single = ask(svitkit, "bench", "program", "--limit", "200")["record"]
+    assert single["golden"] == record["golden"]
+    assert single["accuracy"] == record["accuracy"]
+    assert single["bundle_bytes"] < record["bundle_bytes"]
+    assert single["memory"]["floor_bytes"] < record["memory"]["floor_bytes"]
+    assert single["memory"]["vm_hwm_bytes"] < record["memory"]["vm_hwm_bytes"]
+    check_memory_sum(single["memory"])
 
 
 def check_predictions(layers) -> None:
@@ -68,6 +98,13 @@ def check_memory_sum(memory) -> None:
     allowed = 0.1 * memory["vm_hwm_bytes"] + 3 * resource.getpagesize() + 65536
     assert abs(memory["vm_hwm_bytes"] - memory["floor_bytes"] - plan) <= allowed, memory
     assert memory["weights_resident_bytes"] > 0.5 * memory["weights_bytes"]
+
+
+def test_sdk_writes_header_library_package_and_examples(svitkit, tmp_path):
+    assert ask(svitkit, "sdk", "--board", "host", "-o", "sdk")["sdk"] == "sdk"
+    found = {path.relative_to(tmp_path / "sdk").as_posix() for path in (tmp_path / "sdk").rglob("*")}
+    assert {"include/svit.h", "lib/libsvit.so", "lib/libsvit.a", "lib/cmake/svitkit/svitkit-config.cmake"} <= found
+    assert {"examples/CMakeLists.txt", "examples/classify.c", "toolchains/aarch64-linux-gnu.cmake"} <= found
 
 
 @pytest.mark.parametrize(

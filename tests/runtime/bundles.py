@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from svitkit.files import sha256
 from svitkit.lif import LIFParams
 from svitkit.manifest import FileEntry, LIFLayer, Manifest, ModelMetadata, Normalization, TensorSpec, write_manifest
-from svitkit.runtime.toolchain import build_runner, shared_linker
+from svitkit.runtime.program_facts import fact_lines
+from svitkit.runtime.single_file import link_single_file
+from svitkit.runtime.toolchain import Linker, archive_objects, build_runner, shared_linker
 
 WEIGHTS = np.array([0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 0.125, 0.0], np.float32)
 HOST = f"{platform.machine()}-linux-gnu"
@@ -128,13 +131,18 @@ def metadata(timesteps: int) -> ModelMetadata:
     )
 
 
-def make_bundle(path: Path, triple: str, timesteps: int = 4) -> Path:
-    """Compiles the tiny network for a triple and writes its bundle directory."""
+def compile_code(output: Path, triple: str, linker: Linker, module: object | None = None) -> None:
+    """Compiles kernels, those of the tiny network unless others are given, and links them."""
     import tvm
 
+    executable = tvm.compile(module or kernels(), target=tvm.target.Target(TARGETS[triple]))
+    executable.export_library(str(output), fcompile=linker)
+
+
+def make_bundle(path: Path, triple: str, timesteps: int = 4) -> Path:
+    """Compiles the tiny network for a triple and writes its bundle directory."""
     path.mkdir(parents=True)
-    executable = tvm.compile(kernels(), target=tvm.target.Target(TARGETS[triple]))
-    executable.export_library(str(path / "model.so"), fcompile=shared_linker(triple))
+    compile_code(path / "model.so", triple, shared_linker(triple))
     runner = build_runner(triple)
     shutil.copy(runner.svit_run, path / "svit-run")
     shutil.copy(runner.libsvit, path / "libsvit.so")
@@ -144,7 +152,34 @@ def make_bundle(path: Path, triple: str, timesteps: int = 4) -> Path:
     return path
 
 
-def seal(path: Path, triple: str, model: ModelMetadata) -> None:
+GOLDEN = np.random.default_rng(2).uniform(0, 1.5, (3, 4, 8)).astype(np.float32)  # (N, T, features)
+
+
+def write_parts(parts: Path, triple: str, *, features: tuple[str, ...] = (), shift: float = 0) -> None:
+    """Writes what a single file of the tiny network holds; golden logits are ``shift`` away from the right ones."""
+    parts.mkdir(parents=True)
+    model = metadata(4)
+    facts = fact_lines(model, features=features, golden_count=len(GOLDEN), golden_tolerance=0.0)
+    (parts / "program.txt").write_text(PROGRAM.replace("end\n", "\n".join([*facts, "end\n"])))
+    (parts / "weights.bin").write_bytes(WEIGHTS.tobytes())
+    (parts / "golden_input.bin").write_bytes(GOLDEN.tobytes())
+    logits = np.stack([expected(x)[0].mean(axis=0) for x in GOLDEN]) + np.float32(shift)
+    (parts / "golden_output.bin").write_bytes(logits.tobytes())
+    seal(parts, triple, model, glibc_floor=None, golden_count=len(GOLDEN))
+
+
+def make_single_file(path: Path, triple: str, **changes: Any) -> Path:
+    """Compiles the tiny network for a triple into one program; changes are those of :func:`write_parts`."""
+    work = path.with_suffix(".work")
+    write_parts(work / "parts", triple, **changes)
+    compile_code(work / "kernels.a", triple, archive_objects)
+    link_single_file(work / "parts", work / "kernels.a", ("scale", "fire", "count"), path, triple)
+    return path
+
+
+def seal(
+    path: Path, triple: str, model: ModelMetadata, *, glibc_floor: str | None = "2.27", golden_count: int = 0
+) -> None:
     """Writes the manifest that fits the files as they are."""
     files = {
         f.name: FileEntry(sha256=sha256(f), size=f.stat().st_size) for f in path.iterdir() if f.name != "manifest.json"
@@ -155,13 +190,13 @@ def seal(path: Path, triple: str, model: ModelMetadata) -> None:
         triple=triple,
         target={"kind": "llvm"},
         required_features=(),
-        glibc_floor="2.27",
+        glibc_floor=glibc_floor,
         tvm_version="0",
         kernels=(),
         weights_bytes=32,
         state_bytes=32,
         workspace_bytes=320,
-        golden_count=0,
+        golden_count=golden_count,
         golden_tolerance=0.0,
         files=files,
     )

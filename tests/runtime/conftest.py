@@ -20,6 +20,18 @@ def built_arm_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundles.make_bundle(tmp_path_factory.mktemp("arm") / "bundle", bundles.ARM)
 
 
+@pytest.fixture(scope="session")
+def host_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny network as one program for this machine, shared: not to be changed."""
+    return bundles.make_single_file(tmp_path_factory.mktemp("host") / "tiny", bundles.HOST)
+
+
+@pytest.fixture(scope="session")
+def arm_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny network as one program for aarch64, shared: not to be changed."""
+    return bundles.make_single_file(tmp_path_factory.mktemp("arm") / "tiny", bundles.ARM)
+
+
 @pytest.fixture
 def tiny_bundle(built_host_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the tiny network for this machine, to be changed at will."""

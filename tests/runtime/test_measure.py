@@ -90,7 +90,7 @@ if fault == "crowded":
     samples = [{{1: 2000000, 2: 1000000, 4: 3000000, 6: 5000000}}[report["threads"]]] * len(samples)
     report["samples_ns"] = samples
 second = 1000000000
-if "--frames" in options:
+if "--stream" in options:
     report["stream"] = dict(period_ns=second // 100, latencies_ns=[1000, 1000, second, 1000])
 if "--energy-s" in options:
     at = [i * second // 50 for i in range(150)]
@@ -540,8 +540,8 @@ def test_sustained_load_stream_and_energy_are_runs_of_their_own(
     assert record.energy.net_per_inference_mj == pytest.approx(300)
     assert record.sustained is not None
     assert [window.celsius for window in record.sustained.windows] == [50.0, 60.0]
-    told = [{key for key in call if key in ("--frames", "--energy-s", "--sustain-s")} for call in commands(tmp_path)]
-    assert told == [set(), set(), {"--frames"}, {"--energy-s"}, {"--sustain-s"}]
+    told = [{key for key in call if key in ("--stream", "--energy-s", "--sustain-s")} for call in commands(tmp_path)]
+    assert told == [set(), set(), {"--stream"}, {"--energy-s"}, {"--sustain-s"}]
     text = json.loads(record_json(record))
     assert {"stream", "energy", "sustained", "stability"} <= text.keys()
 

@@ -255,6 +255,14 @@ def test_wrong_arguments_exit_with_2(built_host_bundle: Path, arguments: list[st
     assert words in failed(svit_run(built_host_bundle, *arguments), 2)
 
 
+def test_the_manifest_is_shown_and_without_golden_inputs_there_is_no_self_test(tiny_bundle: Path) -> None:
+    assert svit_run(tiny_bundle, "--info").stdout == (tiny_bundle / "manifest.json").read_text()
+    assert "has no golden inputs" in failed(svit_run(tiny_bundle, "--self-test"), 1)
+    path = tiny_bundle / "program.txt"
+    path.write_text(path.read_text().replace("end\n", "features sse99\nend\n"))
+    assert "this CPU has no sse99" in failed(svit_run(tiny_bundle, "--classify", path), 1)
+
+
 def test_help_and_version_are_answered(built_host_bundle: Path) -> None:
     assert "--timesteps T" in svit_run(built_host_bundle, "--help").stdout
     assert svit_run(built_host_bundle, "--version").stdout.startswith("svit-run ")

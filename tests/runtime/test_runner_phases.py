@@ -67,8 +67,8 @@ def test_threads_stay_on_the_cores_they_are_given(built_host_bundle: Path, frame
         (["--cpus", "1-"], 2, "--cpus wants a whole number from 1 to 8191, got ''"),
         (["--cpus", "3-1"], 2, "--cpus wants a whole number from 3 to 8191, got '1'"),
         (["--cpus", "0,"], 2, "--cpus wants a whole number"),
-        (["--fps", "10"], 2, "--fps belongs to --frames"),
-        (["--fps", "0", "--frames", "2"], 2, "--fps wants frames per second from 0.001 to 1e+09, got '0'"),
+        (["--fps", "10"], 2, "--fps belongs to --stream"),
+        (["--fps", "0", "--stream", "2"], 2, "--fps wants frames per second from 0.001 to 1e+09, got '0'"),
         (["--energy-s", "1"], 2, "--energy-s wants a --sensor"),
         (["--sensor-period-s", "0"], 2, "--sensor-period-s wants seconds from 0.001 to 86400, got '0'"),
         (["--sustain-s", "nan"], 2, "--sustain-s wants seconds"),
@@ -100,18 +100,18 @@ def test_sustained_load_is_cut_into_windows_with_the_sensors_between_them(
 
 
 def test_frames_that_come_one_by_one_are_done_one_by_one(built_host_bundle: Path, frames: Path) -> None:
-    stream = report(built_host_bundle, frames, *STEP, *NONE, "--frames", 50).stream
+    stream = report(built_host_bundle, frames, *STEP, *NONE, "--stream", 50).stream
     assert stream is not None
     assert (stream.period_ns, len(stream.latencies_ns)) == (0, 50)
 
 
 def test_frames_of_a_camera_arrive_late_or_not(built_host_bundle: Path, frames: Path) -> None:
-    easy = report(built_host_bundle, frames, *STEP, *NONE, "--frames", 40, "--fps", 200).stream
+    easy = report(built_host_bundle, frames, *STEP, *NONE, "--stream", 40, "--fps", 200).stream
     assert easy is not None
     assert easy.period_ns == 5_000_000
     assert sorted(easy.latencies_ns)[20] < 5_000_000
     # A frame every nanosecond: each waits for all before it.
-    flood = report(built_host_bundle, frames, *STEP, *NONE, "--frames", 2000, "--fps", 1e9).stream
+    flood = report(built_host_bundle, frames, *STEP, *NONE, "--stream", 2000, "--fps", 1e9).stream
     assert flood is not None
     assert flood.latencies_ns[-1] > 10 * flood.latencies_ns[0]
     assert np.median(np.diff(flood.latencies_ns)) > 0
@@ -121,7 +121,7 @@ def test_a_stream_keeps_the_states_of_a_step_network(built_host_bundle: Path, fr
     # The output written afterwards is that of whole inferences, which begin from reset states again.
     plain, streamed = tmp_path / "plain.bin", tmp_path / "streamed.bin"
     report(built_host_bundle, frames, *STEP, *NONE, "--output", plain)
-    report(built_host_bundle, frames, *STEP, *NONE, "--frames", 7, "--output", streamed)
+    report(built_host_bundle, frames, *STEP, *NONE, "--stream", 7, "--output", streamed)
     assert plain.read_bytes() == streamed.read_bytes()
 
 
@@ -144,7 +144,7 @@ def test_energy_is_read_while_the_network_rests_and_while_it_runs(
 
 
 def test_a_report_with_every_phase_is_one_json_object(built_host_bundle: Path, frames: Path) -> None:
-    wanted = ["--sustain-s", "0.05", "--frames", 2, "--energy-s", "0.05", "--sensor-command", "echo 1", "--profile"]
+    wanted = ["--sustain-s", "0.05", "--stream", 2, "--energy-s", "0.05", "--sensor-command", "echo 1", "--profile"]
     result = svit_run(built_host_bundle, "--input", frames, *STEP, "--warmup", 1, "--repeat", 3, *wanted)
     told: dict[str, Any] = json.loads(result.stdout)
     assert {"profile", "sustained", "stream", "energy", "samples_ns"} <= told.keys()
