@@ -95,6 +95,7 @@ def check_model(model: onnx.ModelProto, *, source: str) -> None:
     if not model.HasField("graph") or not model.graph.node:
         raise ConfigError(f"{source} is no ONNX file: it has no graph. Write it with 'svitkit export'.")
     shapes = _declared_shapes(model.graph, source)
+    _check_ports(model.graph, source)
     tensors = list(model.graph.initializer)
     if model.graph.sparse_initializer:
         raise UnsupportedError(f"{source}: sparse initializers are not supported; store them dense.")
@@ -174,6 +175,23 @@ def _declared_shapes(graph: onnx.GraphProto, source: str) -> dict[str, Shape]:
     return shapes
 
 
+def _check_ports(graph: onnx.GraphProto, source: str) -> None:
+    """One tensor of real numbers goes in and one comes out; what else does must be a state of neurons."""
+    neurons = [node for node in graph.node if node.domain == LIF_DOMAIN]
+    states = {"input": {name for node in neurons for name in node.input[1:]}}
+    states["output"] = {name for node in neurons for name in node.output[1:]}
+    constants = {tensor.name for tensor in graph.initializer}
+    for what, ports in (("input", graph.input), ("output", graph.output)):
+        if not ports or ports[0].type.tensor_type.elem_type != TensorProto.FLOAT or ports[0].name in constants:
+            got = f"'{ports[0].name}', {_type_name(ports[0].type.tensor_type.elem_type)}" if ports else "nothing"
+            raise UnsupportedError(f"{source}: the first {what} is {got}; wanted a float32 tensor that is no constant.")
+        other = [value.name for value in ports[1:] if value.name not in states[what] - constants]
+        if other:
+            raise UnsupportedError(
+                f"{source} has the {what} '{other[0]}' besides '{ports[0].name}'; only states of neurons may be."
+            )
+
+
 def _tensor_bytes(extents: Iterable[int], kind: int) -> int:
     return -(-math.prod(extents) * _ITEM_BITS[kind] // 8)
 
@@ -228,6 +246,8 @@ def _check_operator(node: onnx.NodeProto, source: str) -> None:
         nested = attribute.HasField("g") or attribute.graphs or attribute.HasField("sparse_tensor")
         if nested or attribute.sparse_tensors or attribute.tensors or attribute.ref_attr_name:
             raise UnsupportedError(f"{where} ({node.op_type}) has no plain value in '{attribute.name}'.")
+        if attribute.name == "auto_pad" and attribute.s != b"NOTSET":
+            raise UnsupportedError(f"{where} ({node.op_type}) leaves its padding open; write it as pads.")
     if node.op_type == "Constant" and names != {"value"}:
         raise UnsupportedError(f"{where}: a Constant must hold a tensor, got {', '.join(sorted(names)) or 'nothing'}.")
     missing = _REQUIRED_ATTRIBUTES.get(node.op_type, set()) - names

@@ -190,7 +190,11 @@ def lower_reduce(*, mean: bool) -> Callable[[Lowering, Node], None]:
 
     def rule(state: Lowering, node: Node) -> None:
         x = state.read(node.inputs[0])
-        axes = axes_of(node, state.graph) or list(range(len(x.axes)))
+        axes = axes_of(node, state.graph)
+        if not axes and node.attributes.get("noop_with_empty_axes", 0):
+            state.values[node.outputs[0]] = x
+            return
+        axes = axes or list(range(len(x.axes)))
         gone = {axis % len(x.axes) for axis in axes}
         keep = bool(node.attributes.get("keepdims", 1))
         exact = not mean and x.buffer.dtype != "float32"

@@ -18,6 +18,8 @@ from svitkit.runtime.view import Atom, Buffer, View, merge, store
 
 def lower_pool(state: Lowering, node: Node) -> None:
     """MaxPool over the spatial axes; spikes stay spikes (an OR of bits)."""
+    if any(node.outputs[1:]):
+        raise UnsupportedError("the places of the largest have no kernel, only the largest themselves.")
     x = _input(state, node)
     attributes = node.attributes
     kernel = tuple(attributes["kernel_shape"])

@@ -112,6 +112,8 @@ def lower_gemm(state: Lowering, node: Node) -> None:
         raise UnsupportedError("transA, alpha and beta other than 0, 1 and 1 have no kernel.")
     weight = state.graph.constants[node.inputs[1]]
     bias = state.graph.constants[node.inputs[2]] if len(node.inputs) > 2 else None
+    if bias is not None and bias.size not in (1, *bias.shape[-1:]):
+        raise UnsupportedError(f"a bias of shape {bias.shape} has no kernel, only one number or one per output.")
     defer_product(state, node, weight.T if attributes.get("transB", 0) else weight, bias)
 
 
