@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import select
 import shlex
 import shutil
@@ -50,6 +51,9 @@ SHORT_S = 60.0
 """Longest time for what the board does by itself: looking at files, making links."""
 BUSY, LOST_LOCK, KILLED = 75, 74, 137
 LAST_WORDS_S = 1.0
+GREETING_BYTES = 1 << 20
+"""Most that a board may print until it is ready; while it waits for its lock, that is a line a second."""
+STATUS = re.compile(r"[0-9]{1,3}\s*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,15 @@ class Answer:
     stdout: bytes
     stderr: str
     status: int
+
+
+def read_answer(stdout: bytes, stderr: bytes) -> Answer | None:
+    """Reads what a verb of ``remote.sh`` printed; None where its marks or its exit status are missing."""
+    before, end, status = stderr.decode(errors="replace").rpartition(END)
+    _, begin, content = stdout.partition(BEGIN.encode())
+    if not end or not begin or not STATUS.fullmatch(status):
+        return None
+    return Answer(stdout=content, stderr=before.partition(BEGIN)[2], status=int(status))
 
 
 class SshSession:
@@ -168,7 +181,9 @@ class SshSession:
         )
         self._send(REMOTE.read_bytes())
         lines = self._read_until_ready()
-        self._base = next(line.removeprefix(BASE) for line in lines if line.startswith(BASE))
+        self._base = next((line.removeprefix(BASE) for line in lines if line.startswith(BASE)), "")
+        if not self._base:
+            raise self._refusal(lines)
         self.facts = read_facts("\n".join(lines))
         self.run_directory = lines[-1].partition("\t")[2]
 
@@ -176,7 +191,7 @@ class SshSession:
         assert self._process.stdout is not None
         deadline = time.monotonic() + patience_s(self.host)
         lines: list[str] = []
-        pending = b""
+        pending, received = b"", 0
         while not (lines and lines[-1].startswith("ready\t")):
             if lines and lines[-1].startswith("busy\t"):  # it answers, once a second
                 deadline = time.monotonic() + patience_s(self.host)
@@ -186,6 +201,13 @@ class SshSession:
             got = os.read(self._process.stdout.fileno(), 65536)
             if not got:
                 raise self._refusal(lines)
+            received += len(got)
+            if received > GREETING_BYTES:
+                self._process.kill()
+                raise RunError(
+                    f"{self.host.name} printed more than {GREETING_BYTES} bytes before it was ready. Look at what its "
+                    "shell prints when one logs in (.bashrc, .profile)."
+                )
             *whole, pending = (pending + got).split(b"\n")
             lines += [line.decode(errors="replace") for line in whole]
         return lines
@@ -225,11 +247,10 @@ class SshSession:
         )
 
     def _answer(self, verb: str, stdout: bytes, stderr: bytes) -> Answer:
-        before, end, status = stderr.decode(errors="replace").rpartition(END)
-        _, begin, content = stdout.partition(BEGIN.encode())
-        if not end or not begin:
+        answer = read_answer(stdout, stderr)
+        if answer is None:
             raise self._lost(verb)
-        return Answer(stdout=content, stderr=before.partition(BEGIN)[2], status=int(status))
+        return answer
 
     def _has_ended(self) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):
