@@ -1,13 +1,14 @@
 # make demo        set everything up, then deploy the packaged network for this computer and for an emulated board
 # make test        the fast tests;  make test-slow: all that need no hardware
 # make check       format, lint, types
+# make fuzz        10,000 damaged inputs for every reader of files
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 DEPLOY := $(BIN)/svitkit deploy digits-spikformer
 SYSROOT := /usr/aarch64-linux-gnu/lib/libc.so.6
 
-.PHONY: setup demo test test-slow check check-wheel constraints clean
+.PHONY: setup demo test test-slow fuzz check check-wheel constraints clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed .venv/.emulator .venv/.sshd
@@ -42,6 +43,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/pytest -n $(JOBS) -m "not board and not gpu"
+
+SEED ?= 0
+fuzz: setup
+	$(BIN)/python -W ignore -m tests.fuzz --seed $(SEED)
 
 check: setup
 	scripts/check

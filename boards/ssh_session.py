@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import re
 import select
 import shlex
 import shutil
@@ -20,17 +19,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from svitkit.boards.answers import Answer, read_answer, read_busy
 from svitkit.boards.device_facts import DeviceFacts, read_facts
 from svitkit.boards.hosts import Host
 from svitkit.boards.ssh_client import (
     BASE,
-    BEGIN,
-    END,
     REMOTE,
     REMOTE_NAME,
     end_process,
@@ -53,25 +50,6 @@ BUSY, LOST_LOCK, KILLED = 75, 74, 137
 LAST_WORDS_S = 1.0
 GREETING_BYTES = 1 << 20
 """Most that a board may print until it is ready; while it waits for its lock, that is a line a second."""
-STATUS = re.compile(r"[0-9]{1,3}\s*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a command on the board printed, and its exit status."""
-
-    stdout: bytes
-    stderr: str
-    status: int
-
-
-def read_answer(stdout: bytes, stderr: bytes) -> Answer | None:
-    """Reads what a verb of ``remote.sh`` printed; None where its marks or its exit status are missing."""
-    before, end, status = stderr.decode(errors="replace").rpartition(END)
-    _, begin, content = stdout.partition(BEGIN.encode())
-    if not end or not begin or not STATUS.fullmatch(status):
-        return None
-    return Answer(stdout=content, stderr=before.partition(BEGIN)[2], status=int(status))
 
 
 class SshSession:
@@ -215,10 +193,10 @@ class SshSession:
     def _refusal(self, lines: list[str]) -> SvitError:
         """Builds the error for a connection that ended before the board was ready."""
         status = self._process.wait()
-        busy = [line.split("\t") for line in lines if line.startswith("busy\t")]
-        if status == BUSY and busy:
+        busy = read_busy(lines)
+        if status == BUSY and busy is not None:
             return RunError(
-                f"{in_use(self.host, *busy[-1][1:4])}. Wait for it with --wait SECONDS; if nobody works there any "
+                f"{in_use(self.host, busy)}. Wait for it with --wait SECONDS; if nobody works there any "
                 f"more: svitkit boards unlock {self.host.destination}"
             )
         self._errors.seek(0)

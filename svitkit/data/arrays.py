@@ -50,7 +50,7 @@ def read_arrays(path: Path, keys: Iterable[str]) -> dict[str, NDArray[Any]]:
         raise
     except Exception as error:  # a damaged file may fail anywhere
         raise ConfigError(
-            f"'{path}' is no whole .npz file of plain arrays ({type(error).__name__}: {error})."
+            f"'{path}' is no whole .npz file of plain arrays ({type(error).__name__}: {str(error)[:200]})."
         ) from None
     strange = [key for key, array in found.items() if not isinstance(array, np.ndarray)]
     if strange:

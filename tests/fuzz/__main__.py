@@ -125,8 +125,10 @@ def campaign(reader: Reader, count: int, seed: int, first: int = 0) -> Result:
             try:
                 found = read_all(reader, range(number, first + count), seed, current)
                 os.write(writing, json.dumps(vars(found)).encode())
-            finally:
                 os._exit(0)
+            finally:
+                traceback.print_exc()
+                os._exit(1)
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
             told = pipe.read()
@@ -136,7 +138,7 @@ def campaign(reader: Reader, count: int, seed: int, first: int = 0) -> Result:
             break
         number, *counts = NOTE.unpack_from(current)
         result.add(Result(*counts))
-        ended = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "after too long, or of an error"
+        ended = f"by {signal.Signals(os.WTERMSIG(status)).name}" if os.WIFSIGNALED(status) else "itself: too slow"
         result.findings.append(f"input {number}: the process ended {ended}")
         number += 1
     return result

@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from svitkit.boards.answers import read_answer, read_busy, read_places, write_tree
 from svitkit.boards.board import CPUS_FILE, load_board, read_board_file, read_cpus
 from svitkit.boards.device_facts import read_facts
-from svitkit.boards.hosts import find_host, read_hosts
-from svitkit.boards.ssh_session import read_answer
+from svitkit.boards.hosts import Host, find_host, read_hosts
+from svitkit.boards.preflight import mismatches
+from svitkit.boards.ssh_errors import in_use
 from svitkit.data.archives import read_members
 from svitkit.data.arrays import load_npz
 from svitkit.data.cifar10 import read_batch
@@ -31,6 +33,7 @@ from svitkit.runtime.import_onnx import import_onnx
 from svitkit.runtime.pipeline import lower_network
 from svitkit.runtime.record import read_record
 from svitkit.runtime.runner_process import parse_report
+from tests.boards.test_preflight import bundle_for
 from tests.fuzz import libsvit, seeds
 from tests.fuzz.mutate import (
     BYTES,
@@ -112,9 +115,15 @@ def boards_file(path: Path) -> None:
 
 
 def ssh_answer(content: bytes, folder: Path) -> None:
-    """Reads what a command on a board wrote to stdout and stderr."""
+    """Reads what a command on a board wrote to stdout and stderr, as whatever it may be."""
     stdout, _, stderr = content.partition(b"\0\0")
     read_answer(stdout, stderr)
+    text = content.decode(errors="replace")
+    read_places(text)
+    write_tree(folder, text)
+    busy = read_busy(text.splitlines())
+    if busy is not None:
+        in_use(Host(host="board"), busy)
 
 
 def text_report(content: bytes, folder: Path) -> None:
@@ -123,8 +132,8 @@ def text_report(content: bytes, folder: Path) -> None:
 
 
 def text_facts(content: bytes, folder: Path) -> None:
-    """Reads what a board says of itself."""
-    read_facts(content.decode(errors="replace"))
+    """Reads what a board says of itself, and compares a bundle with it."""
+    mismatches(read_facts(content.decode(errors="replace")), load_board("raspberry-pi-4"), bundle_for("raspberry-pi-4"))
 
 
 def compressed_idx(content: bytes, folder: Path) -> None:
@@ -157,24 +166,31 @@ def mutate_npz(rng: random.Random, content: bytes) -> bytes:
     return file.getvalue()
 
 
-READERS: Sequence[Reader] = (
-    Reader("onnx", seeds.onnx_files, mutate_onnx, by_file("model.onnx", onnx_file)),
-    Reader("svit.json", seeds.descriptions, mutate_json, checkpoint_description),
-    Reader("safetensors", lambda: [seeds.checkpoint()[1]], mutate_safetensors, checkpoint_weights),
-    Reader("manifest.json", seeds.manifests, mutate_json, by_file(MANIFEST_NAME, bundle_manifest)),
-    Reader("record.json", seeds.records, mutate_json, by_file("record.json", read_record)),
-    Reader("boards.toml", seeds.hosts, any_of(TEXT), by_file("boards.toml", boards_file)),
-    Reader("board-file", seeds.board_files, any_of(TEXT), by_file("board.toml", read_board_file)),
-    Reader("cpus.toml", lambda: [CPUS_FILE.read_bytes()], any_of(TEXT), by_file("cpus.toml", read_cpus.__wrapped__)),
-    Reader("program.txt", seeds.programs, any_of(TEXT), libsvit.load),
-    Reader("report", seeds.reports, mutate_json, text_report),
-    Reader("facts", seeds.facts, any_of(TEXT), text_facts),
-    Reader("ssh-answer", seeds.answers, any_of(TEXT), ssh_answer),
-    Reader("npz", seeds.images_npz, mutate_npz, by_file("data.npz", load_npz)),
-    Reader("events", seeds.events_npz, mutate_npz, by_file("data.npz", lambda path: load_nmnist(path, 4))),
-    Reader("recording", seeds.recordings, any_of(BYTES), by_file("0.bin", recording)),
-    Reader("idx", seeds.idx_files, any_of(BYTES), compressed_idx),
-    Reader("cifar-batch", seeds.cifar_batches, any_of(BYTES), lambda content, _: read_batch(content, "a batch")),
-    Reader("image", seeds.images, any_of(BYTES), lambda content, _: decode_image(content, "an image")),
-    Reader("tar", seeds.archives, any_of(BYTES), by_file("data.tar", archive)),
+READERS: Sequence[Reader] = tuple(
+    reader
+    for reader in (
+        Reader("onnx", seeds.onnx_files, mutate_onnx, by_file("model.onnx", onnx_file)),
+        Reader("svit.json", seeds.descriptions, mutate_json, checkpoint_description),
+        Reader("safetensors", lambda: [seeds.checkpoint()[1]], mutate_safetensors, checkpoint_weights),
+        Reader("manifest.json", seeds.manifests, mutate_json, by_file(MANIFEST_NAME, bundle_manifest)),
+        Reader("record.json", seeds.records, mutate_json, by_file("record.json", read_record)),
+        Reader("boards.toml", seeds.hosts, any_of(TEXT), by_file("boards.toml", boards_file)),
+        Reader("board-file", seeds.board_files, any_of(TEXT), by_file("board.toml", read_board_file)),
+        Reader(
+            "cpus.toml", lambda: [CPUS_FILE.read_bytes()], any_of(TEXT), by_file("cpus.toml", read_cpus.__wrapped__)
+        ),
+        Reader("program.txt", seeds.programs, any_of(TEXT), libsvit.load),
+        Reader("report", seeds.reports, mutate_json, text_report),
+        Reader("facts", seeds.facts, any_of(TEXT), text_facts),
+        Reader("ssh-answer", seeds.answers, any_of(TEXT), ssh_answer),
+        Reader("npz", seeds.images_npz, mutate_npz, by_file("data.npz", load_npz)),
+        Reader("events", seeds.events_npz, mutate_npz, by_file("data.npz", lambda path: load_nmnist(path, 4))),
+        Reader("recording", seeds.recordings, any_of(BYTES), by_file("0.bin", recording)),
+        Reader("idx", seeds.idx_files, any_of(BYTES), compressed_idx),
+        Reader("cifar-batch", seeds.cifar_batches, any_of(BYTES), lambda content, _: read_batch(content, "a batch")),
+        Reader("image", seeds.images, any_of(BYTES), lambda content, _: decode_image(content, "an image")),
+        Reader("tar", seeds.archives, any_of(BYTES), by_file("data.tar", archive)),
+    )
+    if reader.read is not libsvit.load or libsvit.COMPILER
 )
+"""All of them; libsvit's only where there is a compiler with sanitizers."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import pickle
 import tarfile
 from collections.abc import Callable, Sequence
@@ -15,8 +17,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
+from svitkit.boards.answers import BEGIN, END
 from svitkit.boards.board import BOARDS_FOLDER, CPUS_FILE
-from svitkit.boards.ssh_client import BEGIN, END
 from svitkit.export.pipeline import export_onnx
 from svitkit.manifest import FileEntry, KernelChoice, Manifest, SparseWeights, to_json
 from svitkit.models.checkpoint import SPEC_NAME, WEIGHTS_NAME, Checkpoint, save_checkpoint
@@ -48,7 +50,10 @@ port = 2200
 """
 MACHINE_CODE = b"\x7fELF"
 """What the manifest says is the bundle's only file."""
-SAMPLE = np.random.default_rng(0)
+
+
+def _random(low: int, high: int, shape: int | tuple[int, ...], dtype: type = np.int64) -> np.ndarray:
+    return np.random.default_rng(0).integers(low, high, shape, dtype=dtype)
 
 
 @cache
@@ -160,7 +165,14 @@ def facts() -> Sequence[bytes]:
 
 def answers() -> Sequence[bytes]:
     """What a command on a board wrote: stdout, two zero bytes, stderr."""
-    return [f"noise\n{BEGIN}content\n\0\0{BEGIN}words{END}0".encode()]
+    digest = "ab" * 32
+    answers = (
+        "content\n",
+        f"missing\t{digest}\t1024\nfree_kib\t123456\nplaced\t/home/pi/run/bundle\n",
+        "busy\tpi@desk pid 7\t1767322000\t42\nforced\n",
+        "sys/class/thermal/thermal_zone0/temp\t48000\nsys/class/thermal/thermal_zone0/type\tcpu\nproc/cpuinfo\tx\n",
+    )
+    return [f"noise\n{BEGIN}{text}\0\0{BEGIN}words{END}0".encode() for text in answers]
 
 
 @cache
@@ -168,7 +180,7 @@ def images_npz() -> Sequence[bytes]:
     """Images as an ``.npz`` file, stored and compressed."""
     arrays = {}
     for part in ("train", "test"):
-        arrays[f"{part}_x"] = SAMPLE.integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
+        arrays[f"{part}_x"] = _random(0, 256, (20, 1, 8, 8), np.uint8)
         arrays[f"{part}_y"] = np.arange(20) % 2
     return [_saved(np.savez, arrays), _saved(np.savez_compressed, arrays)]
 
@@ -179,7 +191,7 @@ def events_npz() -> Sequence[bytes]:
     arrays = {}
     for part in ("train", "test"):
         for field, limit in (("x", 34), ("y_pix", 34), ("p", 2), ("t", 1000)):
-            arrays[f"{part}_{field}"] = SAMPLE.integers(0, limit, 40)
+            arrays[f"{part}_{field}"] = _random(0, limit, 40)
         arrays[f"{part}_offsets"] = np.arange(0, 41, 2)
         arrays[f"{part}_label"] = np.arange(20) % 10
     return [_saved(np.savez, arrays)]
@@ -204,7 +216,7 @@ def cifar_batches() -> Sequence[bytes]:
 
 def recordings() -> Sequence[bytes]:
     """A recording of N-MNIST."""
-    return [bytes(SAMPLE.integers(0, 34, 200, dtype=np.uint8))]
+    return [bytes(_random(0, 34, 200, np.uint8))]
 
 
 @cache
@@ -213,21 +225,18 @@ def images() -> Sequence[bytes]:
     made = []
     for mode, kind in (("L", "PNG"), ("RGB", "PNG"), ("RGB", "JPEG"), ("P", "PNG")):
         file = io.BytesIO()
-        Image.fromarray(SAMPLE.integers(0, 256, (8, 8), dtype=np.uint8)).convert(mode).save(file, kind)
+        Image.fromarray(_random(0, 256, (8, 8), np.uint8)).convert(mode).save(file, kind)
         made.append(file.getvalue())
     return made
 
 
 @cache
 def archives() -> Sequence[bytes]:
-    """Tar archives."""
-    made = []
-    for mode in ("w", "w:gz", "w:xz"):
-        file = io.BytesIO()
-        with tarfile.open(fileobj=file, mode=mode) as archive:
-            for name in ("folder/a", "b"):
-                member = tarfile.TarInfo(name)
-                member.size = 600
-                archive.addfile(member, io.BytesIO(bytes(600)))
-        made.append(file.getvalue())
-    return made
+    """A tar archive, plain and compressed."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name in ("folder/a", "b"):
+            member = tarfile.TarInfo(name)
+            member.size = 600
+            archive.addfile(member, io.BytesIO(bytes(600)))
+    return [file.getvalue(), gzip.compress(file.getvalue(), mtime=0), lzma.compress(file.getvalue())]
