@@ -49,7 +49,8 @@ SHORT_S = 60.0
 BUSY, LOST_LOCK, KILLED = 75, 74, 137
 LAST_WORDS_S = 1.0
 GREETING_BYTES = 1 << 20
-"""Most that a board may print until it is ready; while it waits for its lock, that is a line a second."""
+"""Most that a board may print until it is ready; while it waits for its lock, it prints a line a second."""
+BUSY_BYTES_A_SECOND = 1024
 
 
 class SshSession:
@@ -180,7 +181,7 @@ class SshSession:
             if not got:
                 raise self._refusal(lines)
             received += len(got)
-            if received > GREETING_BYTES:
+            if received > GREETING_BYTES + BUSY_BYTES_A_SECOND * self.wait_s:
                 self._process.kill()
                 raise RunError(
                     f"{self.host.name} printed more than {GREETING_BYTES} bytes before it was ready. Look at what its "
