@@ -38,6 +38,8 @@ from svitkit.onnx_tokens import CRITERIA, SCORE_OP, TOKENS_DOMAIN, TOKENS_VERSIO
 _FUNCTIONS = {(LIF_DOMAIN, LIF_OP): lif_function, (TOKENS_DOMAIN, SCORE_OP): score_function}
 MAX_FILE_BYTES = 1 << 30
 MAX_TENSOR_BYTES = 1 << 30
+MAX_NODES = 20_000
+MAX_RANK = 8
 ALLOWED_OPS = frozenset(
     {"Add", "AveragePool", "Concat", "Constant", "Conv", "Div", "Expand", "Flatten", "Gemm", "MatMul", "MaxPool", "Mul"}
     | {"ReduceMean", "ReduceSum", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
@@ -94,6 +96,8 @@ def check_model(model: onnx.ModelProto, *, source: str) -> None:
     """Checks a model as :func:`load_checked` does, without a file."""
     if not model.HasField("graph") or not model.graph.node:
         raise ConfigError(f"{source} is no ONNX file: it has no graph. Write it with 'svitkit export'.")
+    if len(model.graph.node) > MAX_NODES:
+        raise ConfigError(f"{source} has {len(model.graph.node)} nodes; at most {MAX_NODES} are read.")
     shapes = _declared_shapes(model.graph, source)
     _check_ports(model.graph, source)
     tensors = list(model.graph.initializer)
@@ -168,6 +172,7 @@ def _declared_shapes(graph: onnx.GraphProto, source: str) -> dict[str, Shape]:
         fixed = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value") and dim.dim_value > 0]
         if not known or not tensor.HasField("shape") or len(fixed) != len(tensor.shape.dim):
             raise UnsupportedError(f"{source}: value '{value.name}' has no static shape. Export it with fixed sizes.")
+        _check_rank(value.name, len(fixed), source)
         if tensor.elem_type not in _ITEM_BITS:
             raise UnsupportedError(f"{source}: value '{value.name}' has element type {_type_name(tensor.elem_type)}.")
         _check_size(value.name, _tensor_bytes(fixed, tensor.elem_type), source)
@@ -201,6 +206,11 @@ def _check_size(name: str, size: int, source: str) -> None:
         raise ConfigError(f"{source}: tensor '{name}' declares {size} bytes; at most {MAX_TENSOR_BYTES} are accepted.")
 
 
+def _check_rank(name: str, rank: int, source: str) -> None:
+    if rank > MAX_RANK:
+        raise UnsupportedError(f"{source}: tensor '{name}' has {rank} axes; at most {MAX_RANK} are accepted.")
+
+
 def _check_tensor(tensor: TensorProto, source: str) -> None:
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise ConfigError(
@@ -211,6 +221,7 @@ def _check_tensor(tensor: TensorProto, source: str) -> None:
         raise UnsupportedError(f"{source}: tensor '{tensor.name}' has element type {_type_name(tensor.data_type)}.")
     if any(extent < 0 for extent in tensor.dims):
         raise ConfigError(f"{source}: tensor '{tensor.name}' has a negative extent.")
+    _check_rank(tensor.name, len(tensor.dims), source)
     wanted = _tensor_bytes(tensor.dims, tensor.data_type)
     _check_size(tensor.name, wanted, source)
     if len(tensor.raw_data) != wanted:
