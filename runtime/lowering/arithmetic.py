@@ -27,6 +27,7 @@ from svitkit.runtime.lowering.translation import Lowering, common_atom, operand
 from svitkit.runtime.view import Atom, Buffer, View, align, store
 
 LARGEST_BYTE = 255
+SMALLEST = float(np.finfo(np.float32).tiny)
 FLOAT, UINT8, INT32 = 1, 2, 6  # onnx.TensorProto.DataType
 SINGLE = (Atom(1, 0, "channel"), Atom(1, 0, "channel"))
 
@@ -62,9 +63,11 @@ def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
     """Add, Sub, Mul and Div, with broadcasting."""
 
     def rule(state: Lowering, node: Node) -> None:
+        constants = state.graph.constants
+        if operator == "div":
+            _check_divisor(state, node)
         if absorb(state, node, operator):
             return
-        constants = state.graph.constants
         scalar = next((name for name in node.inputs if name in constants and constants[name].size == 1), None)
         if scalar is not None and (operator in ("mul", "add") or scalar == node.inputs[1]):
             other = node.inputs[0] if scalar == node.inputs[1] else node.inputs[1]
@@ -74,6 +77,18 @@ def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
         state.values[node.outputs[0]] = emit_elementwise(state, node, operator, views, None)
 
     return rule
+
+
+def _check_divisor(state: Lowering, node: Node) -> None:
+    """Raises UnsupportedError where a division would end the program: of integers by 0, or by a 0 that is known."""
+    divisor = state.graph.constants.get(node.inputs[1])
+    if divisor is None and state.values[node.inputs[1]].buffer.dtype == "int32":
+        raise UnsupportedError("integers are divided by constants only.")
+    if divisor is None:
+        return
+    whole = divisor.dtype == np.int32
+    if (whole and divisor.min() < 1) or (divisor.size == 1 and abs(float(divisor.reshape(-1)[0])) < SMALLEST):
+        raise UnsupportedError("the divisor is 0, an integer below 1, or too small to have a reciprocal.")
 
 
 def lower_scalar(state: Lowering, node: Node, operator: Operator, source: str, constant: float) -> None:
@@ -171,6 +186,8 @@ def lower_quantize(state: Lowering, node: Node) -> None:
     if any(constant.size != 1 for constant in constants) or len(constants) < 2 or constants[1].dtype != np.uint8:
         raise UnsupportedError("only one scale and a uint8 zero point for the whole tensor have a kernel.")
     scale, zero = (float(constant.reshape(-1)[0]) for constant in constants)
+    if not 0 < scale < np.inf:
+        raise UnsupportedError(f"a scale of {scale} has no kernel, only positive numbers.")
     out = store(node.outputs[0], x.axes, "uint8", limit=LARGEST_BYTE)
     pairs = [pair for axes in zip(x.axes, out.axes, strict=True) for pair in zip(*axes, strict=True) if pair[1].stride]
     pairs.sort(key=lambda pair: -pair[1].stride)

@@ -82,6 +82,44 @@ def test_a_bias_for_every_position_is_refused_though_its_size_would_fit(tmp_path
         lowered(tmp_path, node, inputs, np.ones((3, 3), np.float32))
 
 
+IMAGE = np.ones((1, 4, 4, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("weight", "bias", "groups"),
+    [((4, 1, 1, 1), 4, 0), ((4, 1, 1, 1), 4, -1), ((4, 1, 1, 1), 4, 3), ((4, 1, 1, 1), 4, 1), ((4, 4, 1, 1), 3, 1)],
+)
+def test_weights_that_do_not_fit_their_input_are_refused(
+    tmp_path: Path, weight: tuple[int, ...], bias: int, groups: int
+) -> None:
+    inputs = {"x": IMAGE, "w": np.ones(weight, np.float32), "b": np.ones(bias, np.float32)}
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"], group=groups)
+    with pytest.raises(SvitError, match=r"do not fit an input \(1, 4, 4, 4\)"):
+        lowered(tmp_path, node, inputs, IMAGE)
+
+
+@pytest.mark.parametrize("size", [2, 1 << 9, 1 << 33])
+def test_windows_without_end_are_refused(tmp_path: Path, size: int) -> None:
+    pad = size // 2 if size > 2 else 2
+    out = np.ones((1, 4, *[4 + 2 * pad - size + 1] * 2), np.float32)
+    node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[size] * 2, pads=[pad] * 4)
+    with pytest.raises(SvitError, match="only up to 65536 values"):
+        lowered(tmp_path, node, {"x": IMAGE}, out)
+
+
+@pytest.mark.parametrize("divisor", [0.0, 1e-45])
+def test_divisions_that_are_known_to_overflow_are_refused(tmp_path: Path, divisor: float) -> None:
+    node = helper.make_node("Div", ["x", "w"], ["y"])
+    with pytest.raises(SvitError, match="the divisor is 0"):
+        lowered(tmp_path, node, {"x": X, "w": np.array(divisor, np.float32)}, X)
+
+
+def test_a_bias_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    inputs = {"x": X, "w": np.ones((4, 3), np.float32), "b": np.ones(5, np.float32)}
+    with pytest.raises(SvitError, match=r"a bias of shape \(5,\) has no kernel"):
+        lowered(tmp_path, helper.make_node("Gemm", ["x", "w", "b"], ["y"]), inputs, np.ones((3, 3), np.float32))
+
+
 def test_padding_that_is_left_open_is_refused_though_pads_are_there(tmp_path: Path) -> None:
     node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], auto_pad="SAME_UPPER", pads=[0, 0, 0, 0])
     with pytest.raises(SvitError, match="leaves its padding open"):
