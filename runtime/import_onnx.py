@@ -113,10 +113,15 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     return tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
 
 
+def integers(name: str, graph: Graph) -> list[int]:
+    """A row of constant integers, such as a shape."""
+    return [int(number) for number in graph.constants[name].reshape(-1)]
+
+
 def split_sizes(node: Node, graph: Graph, extent: int) -> list[int]:
     """Extents of the pieces of a Split node."""
     if len(node.inputs) > 1 and node.inputs[1]:
-        return [int(size) for size in graph.constants[node.inputs[1]]]
+        return integers(node.inputs[1], graph)
     pieces = int(node.attributes.get("num_outputs", len(node.outputs)))
     size = -(-extent // pieces)
     return [min(size, extent - start) for start in range(0, extent, size)]
@@ -125,6 +130,6 @@ def split_sizes(node: Node, graph: Graph, extent: int) -> list[int]:
 def axes_of(node: Node, graph: Graph) -> list[int] | None:
     """The ``axes`` of a node, given as an input or as an attribute; None if absent."""
     if len(node.inputs) > 1 and node.inputs[1]:
-        return [int(axis) for axis in np.atleast_1d(graph.constants[node.inputs[1]])]
+        return integers(node.inputs[1], graph)
     axes = node.attributes.get("axes")
     return None if axes is None else [int(axis) for axis in axes]

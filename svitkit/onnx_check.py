@@ -40,6 +40,7 @@ MAX_FILE_BYTES = 1 << 30
 MAX_TENSOR_BYTES = 1 << 30
 MAX_NODES = 20_000
 MAX_RANK = 8
+MAX_ATTRIBUTE = 1 << 31
 ALLOWED_OPS = frozenset(
     {"Add", "AveragePool", "Concat", "Constant", "Conv", "Div", "Expand", "Flatten", "Gemm", "MatMul", "MaxPool", "Mul"}
     | {"ReduceMean", "ReduceSum", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
@@ -104,7 +105,7 @@ def check_model(model: onnx.ModelProto, *, source: str) -> None:
     if model.graph.sparse_initializer:
         raise UnsupportedError(f"{source}: sparse initializers are not supported; store them dense.")
     for node in model.graph.node:
-        _check_operator(node, source)
+        check_operator(node, source)
         tensors.extend(attribute.t for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR)
     for tensor in tensors:
         _check_tensor(tensor, source)
@@ -219,8 +220,10 @@ def _check_tensor(tensor: TensorProto, source: str) -> None:
         )
     if tensor.data_type not in _ITEM_BITS or tensor.HasField("segment"):
         raise UnsupportedError(f"{source}: tensor '{tensor.name}' has element type {_type_name(tensor.data_type)}.")
-    if any(extent < 0 for extent in tensor.dims):
-        raise ConfigError(f"{source}: tensor '{tensor.name}' has a negative extent.")
+    if any(not 0 <= extent <= MAX_TENSOR_BYTES for extent in tensor.dims):
+        size = _tensor_bytes(tensor.dims, tensor.data_type)
+        _check_size(tensor.name, size, source)
+        raise ConfigError(f"{source}: tensor '{tensor.name}' has a negative extent, or one that no tensor has.")
     _check_rank(tensor.name, len(tensor.dims), source)
     wanted = _tensor_bytes(tensor.dims, tensor.data_type)
     _check_size(tensor.name, wanted, source)
@@ -235,7 +238,13 @@ def _type_name(number: int) -> str:
     return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"number {number}"
 
 
-def _check_operator(node: onnx.NodeProto, source: str) -> None:
+def check_operator(node: onnx.NodeProto, source: str) -> None:
+    """Checks one node by itself: operator, domain and attributes.
+
+    Raises:
+        ConfigError: a number is absurd.
+        UnsupportedError: ``svitkit export`` never writes such a node.
+    """
     where = f"{source}: node '{node.name or '?'}'"
     if node.domain == LIF_DOMAIN and node.op_type == LIF_OP:
         read_lif(node)
@@ -259,11 +268,21 @@ def _check_operator(node: onnx.NodeProto, source: str) -> None:
             raise UnsupportedError(f"{where} ({node.op_type}) has no plain value in '{attribute.name}'.")
         if attribute.name == "auto_pad" and attribute.s != b"NOTSET":
             raise UnsupportedError(f"{where} ({node.op_type}) leaves its padding open; write it as pads.")
+        _check_numbers(node, attribute, where)
     if node.op_type == "Constant" and names != {"value"}:
         raise UnsupportedError(f"{where}: a Constant must hold a tensor, got {', '.join(sorted(names)) or 'nothing'}.")
     missing = _REQUIRED_ATTRIBUTES.get(node.op_type, set()) - names
     if missing:
         raise UnsupportedError(f"{where} ({node.op_type}) must say {', '.join(sorted(missing))}.")
+
+
+def _check_numbers(node: onnx.NodeProto, attribute: onnx.AttributeProto, where: str) -> None:
+    """Checks what ONNX's own check allocates or indexes by before it looks."""
+    largest = max((abs(number) for number in (attribute.i, *attribute.ints)), default=0)
+    if largest > MAX_ATTRIBUTE or len(attribute.ints) > 2 * MAX_RANK:
+        raise ConfigError(f"{where} ({node.op_type}) has numbers in '{attribute.name}' that no tensor has.")
+    if attribute.name == "num_outputs" and attribute.i != len(node.output):
+        raise ConfigError(f"{where} ({node.op_type}) has {len(node.output)} outputs, but num_outputs {attribute.i}.")
 
 
 def _refuse_operator(where: str, got: str) -> NoReturn:

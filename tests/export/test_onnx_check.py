@@ -209,6 +209,24 @@ def open_padding(model):
     node_of(model, "Conv").attribute.append(helper.make_attribute("auto_pad", "SAME_UPPER"))
 
 
+def absurd_number(model):
+    node = node_of(model, "Conv")
+    next(item for item in node.attribute if item.name == "strides").ints[0] = 1 << 60
+
+
+def more_pieces_than_outputs(model):
+    node = node_of(model, "MaxPool")
+    node.op_type = "Split"
+    del node.attribute[:]
+    node.attribute.append(helper.make_attribute("num_outputs", 1 << 30))
+
+
+def empty_weight_of_absurd_extent(model):
+    tensor = weight_of(model)
+    tensor.dims[:] = [0, 1 << 62]
+    tensor.raw_data = b""
+
+
 def no_graph(model):
     model.ClearField("graph")
 
@@ -253,6 +271,9 @@ HOSTILE = [
     (two_inputs, UnsupportedError, "has the input 'second' besides 'input'"),
     (integer_input, UnsupportedError, "the first input is 'input', INT8"),
     (open_padding, UnsupportedError, "leaves its padding open"),
+    (absurd_number, ConfigError, "numbers in 'strides' that no tensor has"),
+    (more_pieces_than_outputs, ConfigError, "1 outputs, but num_outputs 1073741824"),
+    (empty_weight_of_absurd_extent, ConfigError, "one that no tensor has"),
     (no_graph, ConfigError, "no graph"),
 ]
 

@@ -80,8 +80,8 @@ def read_all(reader: Reader, numbers: range, seed: int, current: mmap.mmap) -> R
     resource.setrlimit(resource.RLIMIT_AS, (_status_bytes("VmSize") + MEMORY_BYTES, hard))
     with TemporaryDirectory() as scratch:
         for number in numbers:
-            content = damaged(reader, seed, number)
             NOTE.pack_into(current, 0, number, result.accepted, result.refused, result.slowest_ms)
+            content = damaged(reader, seed, number)
             faulthandler.dump_traceback_later(TIME_LIMIT_S, exit=True)
             start = time.perf_counter()
             try:

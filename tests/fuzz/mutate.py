@@ -6,6 +6,7 @@ A mutation is a function of a generator and the content, so that a seed and a nu
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import struct
@@ -13,6 +14,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx
+
+from svitkit.errors import SvitError
+from svitkit.onnx_check import check_operator
 
 NUMBERS = ["0", "-0", "-1", "1", "2", "7", "255", "256", "65536", "2147483648", "4294967296", "9223372036854775807"]
 NUMBERS += ["9223372036854775808", "18446744073709551616", "1" + "0" * 400, "1e9", "1e308", "-1e999", "NaN", "Infinity"]
@@ -210,6 +214,32 @@ def mutate_onnx(rng: random.Random, content: bytes) -> bytes:
                 entry.value = mutate_json(rng, entry.value.encode()).decode()
             except ValueError:
                 continue
+    return bytes(model.SerializeToString())
+
+
+def mutate_node(rng: random.Random, content: bytes) -> bytes:
+    """Changes nodes and constants of an ONNX file and lets shapes and metadata follow, so that other checks pass."""
+    model = onnx.ModelProto.FromString(content)
+    for _ in range(rng.choice([1, 1, 2])):
+        _change_message(rng, rng.choice([*model.graph.node, *model.graph.node, *model.graph.initializer]), depth=3)
+    for tensor in model.graph.initializer:
+        size = 4 if tensor.data_type == onnx.TensorProto.FLOAT else 8
+        wanted = size * math.prod(tensor.dims)
+        if 0 <= wanted <= 1 << 16 and wanted != len(tensor.raw_data):
+            tensor.raw_data = rng.randbytes(wanted)
+    logits = model.graph.output[0]
+    logits.type.tensor_type.ClearField("shape")
+    del model.graph.value_info[:]
+    try:
+        for node in model.graph.node:
+            check_operator(node, "")
+        model = onnx.shape_inference.infer_shapes(model)
+    except (SvitError, onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return bytes(model.SerializeToString())
+    for entry in model.metadata_props:
+        told = json.loads(entry.value)
+        told["output"]["shape"] = [dim.dim_value for dim in model.graph.output[0].type.tensor_type.shape.dim]
+        entry.value = json.dumps(told)
     return bytes(model.SerializeToString())
 
 

@@ -41,6 +41,7 @@ from tests.fuzz.mutate import (
     Mutation,
     any_of,
     mutate_json,
+    mutate_node,
     mutate_onnx,
     mutate_safetensors,
     renumber,
@@ -170,6 +171,7 @@ READERS: Sequence[Reader] = tuple(
     reader
     for reader in (
         Reader("onnx", seeds.onnx_files, mutate_onnx, by_file("model.onnx", onnx_file)),
+        Reader("onnx-nodes", seeds.onnx_nodes, mutate_node, by_file("model.onnx", onnx_file)),
         Reader("svit.json", seeds.descriptions, mutate_json, checkpoint_description),
         Reader("safetensors", lambda: [seeds.checkpoint()[1]], mutate_safetensors, checkpoint_weights),
         Reader("manifest.json", seeds.manifests, mutate_json, by_file(MANIFEST_NAME, bundle_manifest)),

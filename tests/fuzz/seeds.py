@@ -27,7 +27,7 @@ from tests.boards.test_device_facts import DEVICES
 from tests.export.quantized import quantize, quantize_neurons
 from tests.export.reduced import reduced, shallow
 from tests.fuzz import libsvit
-from tests.runtime import bundles
+from tests.runtime import bundles, node_suite
 from tests.runtime.test_record import record
 from tests.runtime.test_sparse import SPARSE_PROGRAM
 
@@ -72,6 +72,17 @@ def _exported(checkpoint: Checkpoint, **options: str) -> bytes:
         path = Path(folder) / "model.onnx"
         export_onnx(checkpoint, path, **options)
         return path.read_bytes()
+
+
+@cache
+def onnx_nodes() -> Sequence[bytes]:
+    """ONNX's own tests of one operator each, of those that pass."""
+    passing = [name for name, what in node_suite.read_list().items() if what == node_suite.PASS]
+    made = []
+    for case in (node_suite.cases()[name] for name in passing):
+        inputs = [node_suite.tensor(value) for value in case.data_sets[0][0]]
+        made.append(node_suite.as_exported(case, inputs, 0).SerializeToString())
+    return made
 
 
 @cache
