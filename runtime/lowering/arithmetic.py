@@ -80,15 +80,13 @@ def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
 
 
 def _check_divisor(state: Lowering, node: Node) -> None:
-    """Raises UnsupportedError where a division would end the program: of integers by 0, or by a 0 that is known."""
+    """Raises UnsupportedError for constants that end the program, or that no code can be made of."""
     divisor = state.graph.constants.get(node.inputs[1])
-    if divisor is None and state.values[node.inputs[1]].buffer.dtype == "int32":
-        raise UnsupportedError("integers are divided by constants only.")
     if divisor is None:
         return
     whole = divisor.dtype == np.int32
-    if (whole and divisor.min() < 1) or (divisor.size == 1 and abs(float(divisor.reshape(-1)[0])) < SMALLEST):
-        raise UnsupportedError("the divisor is 0, an integer below 1, or too small to have a reciprocal.")
+    if (whole and not divisor.all()) or (divisor.size == 1 and abs(float(divisor.reshape(-1)[0])) < SMALLEST):
+        raise UnsupportedError("the divisor is 0, or too small to have a reciprocal.")
 
 
 def lower_scalar(state: Lowering, node: Node, operator: Operator, source: str, constant: float) -> None:
