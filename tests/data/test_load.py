@@ -5,6 +5,7 @@ import io
 import pickle
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -444,6 +445,17 @@ def test_an_array_that_is_none_is_refused(tmp_path: Path, content: bytes, says: 
         archive.writestr("train_y.npy", content)
     with pytest.raises(ConfigError, match=says):
         load_data(source)
+
+
+def test_a_batch_that_numbers_billions_of_objects_takes_no_memory_for_them() -> None:
+    numbered = pickle.PROTO + b"\x02" + pickle.NONE + pickle.LONG_BINPUT + struct.pack("<I", 1 << 29) + pickle.STOP
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match="no CIFAR-10 batch"):
+            read_batch(numbered, "a batch")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("content", [b"", b"1234567"])
