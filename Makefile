@@ -2,13 +2,14 @@
 # make report      measure the packaged network by several methods on several boards, and show all of it on one page
 # make test        the fast tests;  make test-slow: all that need no hardware
 # make check       format, lint, types
+# make fuzz        10,000 damaged inputs for every reader of files
 PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 DEPLOY := $(BIN)/svitkit deploy digits-spikformer
 SYSROOT := /usr/aarch64-linux-gnu/lib/libc.so.6
 
-.PHONY: setup demo report test test-slow check check-wheel constraints clean
+.PHONY: setup demo report test test-slow fuzz check check-wheel constraints clean
 .DELETE_ON_ERROR:
 
 setup: .venv/.installed .venv/.emulator .venv/.sshd
@@ -51,6 +52,10 @@ test: setup .venv/.chromium
 
 test-slow: setup .venv/.chromium
 	$(BIN)/pytest -n $(JOBS) -m "not board and not gpu"
+
+SEED ?= 0
+fuzz: setup
+	$(BIN)/python -W ignore -m tests.fuzz --seed $(SEED)
 
 check: setup
 	scripts/check

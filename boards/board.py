@@ -272,13 +272,13 @@ def best_cpu(machine: Machine, cpus: dict[str, Cpu]) -> str:
 
 
 @cache
-def read_cpus() -> dict[str, Cpu]:
+def read_cpus(path: Path = CPUS_FILE) -> dict[str, Cpu]:
     """Reads cpus.toml: every CPU model by LLVM's name."""
-    return from_json(_toml_as_json(CPUS_FILE), dict[str, Cpu], source=str(CPUS_FILE))
+    return from_json(_toml_as_json(path), dict[str, Cpu], source=str(path))
 
 
 def _toml_as_json(path: Path) -> str:
     try:
         return json.dumps(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}. Mend the file, or install svitkit again.") from None

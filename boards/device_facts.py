@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 MUSL = "musl"
+VERSION = re.compile(r"[0-9]{1,4}(\.[0-9]{1,4})*")
+NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +89,11 @@ def _libc(text: str | None) -> str | None:
     if words[:1] == [MUSL]:
         return MUSL
     version = words[1] if words[:1] == ["glibc"] and len(words) > 1 else ""
-    return version if version and all(part.isdigit() for part in version.split(".")) else None
+    return version if VERSION.fullmatch(version) else None
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
+    return int(text) if text is not None and NUMBER.fullmatch(text) else None
 
 
 def _kibibytes(text: str | None) -> int | None:

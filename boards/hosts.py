@@ -92,7 +92,7 @@ def read_hosts(path: Path | None = None) -> dict[str, Host]:
         text = json.dumps(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}. Mend the file.") from None
     return from_json(text, dict[str, Host], source=str(path))
 
@@ -157,9 +157,9 @@ def checked(host: Host, source: str) -> Host:
         raise ConfigError(f"{source}: there is no port {port}. Wanted 1 to 65535; SSH's usual one is 22.")
     if host.directory is not None and not DIRECTORY.fullmatch(host.directory):
         raise ConfigError(f"{source}: '{host.directory}' is no directory for the board. Wanted /plain/path.")
-    if any("\n" in part or not part for part in host.prefix):
+    if any("\n" in part or "\0" in part or not part for part in host.prefix):
         raise ConfigError(
-            f"{source}: an argument of prefix is empty or has two lines. Wanted a program, its arguments."
+            f"{source}: an argument of prefix is empty, has two lines or a zero byte. Wanted a program, its arguments."
         )
     return replace(
         host,
@@ -173,7 +173,11 @@ def checked(host: Host, source: str) -> Host:
 def _local_file(text: str | None, source: str, key: str) -> str | None:
     if text is None:
         return None
-    path = Path(text).expanduser()
-    if not path.is_file() or any(letter in str(path) for letter in '"\n%'):
+    try:
+        path = Path(text).expanduser()
+        usable = path.is_file() and not any(letter in str(path) for letter in '"\n%')
+    except (OSError, RuntimeError):  # the name is too long, or of a user that is not there
+        usable = False
+    if not usable:
         raise ConfigError(f"{source}: {key} is '{text}', and there is no such file. Name one of this machine.")
     return str(path)

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from subprocess import CompletedProcess
 
+from svitkit.boards.answers import Answer, Places, read_places, write_tree
 from svitkit.boards.device_facts import DeviceFacts
 from svitkit.boards.governor import no_governor
 from svitkit.boards.hosts import Host
-from svitkit.boards.ssh_session import Answer, SshSession
+from svitkit.boards.ssh_session import SshSession
 from svitkit.errors import ConfigError, RunError
 from svitkit.files import sha256, write_bytes
 
 FREE_MARGIN_BYTES = 1 << 20
 NO_SUCH_FILE, DAMAGED, NOT_ALLOWED, NOT_EXECUTABLE, NOT_FOUND = 66, 76, 77, 126, 127
 SIGNALLED = 128
-KIBIBYTE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,16 +85,19 @@ class SshTransport:
         name = local.resolve().name
         names = "".join(f"{file.digest} {file.place}\n" for file in files)
         place = [self._session.run_directory, name]
-        placed, missing, free = self._place(place, names)
-        if placed is None:
+        found = self._place(place, names)
+        if found.placed is None:
             by_digest = {file.digest: file for file in files}
-            self._check_space(sum(by_digest[digest].size - have for digest, have in missing.items()), free)
-            for digest, have in missing.items():
-                self._send(by_digest[digest], have)
-            placed, missing, _ = self._place(place, names)
-        if placed is None:
-            raise RunError(f"{self._host.name} does not keep what it is sent: {len(missing)} files are gone again.")
-        return placed
+            wanted = [(by_digest[digest], have) for digest, have in found.missing.items() if digest in by_digest]
+            self._check_space(sum(file.size - have for file, have in wanted), found.free_bytes)
+            for file, have in wanted:
+                self._send(file, have)
+            found = self._place(place, names)
+        if found.placed is None:
+            raise RunError(
+                f"{self._host.name} does not keep what it is sent: {len(found.missing)} files are gone again."
+            )
+        return found.placed
 
     def pull(self, remote: str, local: Path) -> None:
         """Copies a file back, see :meth:`svitkit.boards.transports.Transport.pull`."""
@@ -124,14 +127,11 @@ class SshTransport:
         yield
         self._require(self._session.call("restore", self._session.run_directory), "setting the governor back")
 
-    def _place(self, place: Sequence[str], names: str) -> tuple[str | None, dict[str, int], int | None]:
-        """Returns where the files lie; else which are missing, with the bytes that are there, and the free bytes."""
+    def _place(self, place: Sequence[str], names: str) -> Places:
+        """Returns where the files lie, or which are missing."""
         answer = self._session.call("place", *place, stdin=names.encode(), timeout_s=self._host.transfer_timeout_s)
         self._require(answer, "looking at its files")
-        lines = [line.split("\t") for line in answer.stdout.decode(errors="replace").splitlines()]
-        placed = next((words[1] for words in lines if words[0] == "placed"), None)
-        free = next((int(words[1]) * KIBIBYTE for words in lines if words[0] == "free_kib"), None)
-        return placed, {words[1]: int(words[2]) for words in lines if words[0] == "missing"}, free
+        return read_places(answer.stdout.decode(errors="replace"))
 
     def _check_space(self, needed: int, free: int | None) -> None:
         if free is not None and needed + FREE_MARGIN_BYTES > free:
@@ -172,17 +172,6 @@ def open_ssh(host: Host, *, wait_s: int = 0) -> Iterator[SshTransport]:
     """
     with SshSession(host, wait_s=wait_s) as session:
         yield SshTransport(session)
-
-
-def write_tree(root: Path, text: str) -> None:
-    """Writes lines of ``path<tab>content`` as files; a path that leads out of ``root`` is passed over."""
-    for line in text.splitlines():
-        name, tab, content = line.partition("\t")
-        parts = PurePosixPath(name).parts
-        if tab and parts and parts[0] in ("sys", "proc") and ".." not in parts:
-            path = root.joinpath(*parts)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content + "\n", encoding="utf-8")
 
 
 def _files(local: Path) -> Iterator[LocalFile]:

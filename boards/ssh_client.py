@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from svitkit.boards.answers import BEGIN, END
 from svitkit.boards.hosts import Host
 from svitkit.boards.ssh_errors import cannot_work, explain_connection, no_answer
 from svitkit.errors import ConfigError, SvitError
@@ -16,8 +17,6 @@ from svitkit.files import sha256
 REMOTE = Path(__file__).resolve().with_name("remote.sh")
 REMOTE_NAME = f"remote-{sha256(REMOTE)[:12]}.sh"
 BASE = "svitkit-base\t"
-BEGIN = "svitkit-begin\n"
-END = "\nsvitkit-end "
 SSH_FAILED = 255
 GRACE_S = 5.0
 # Nothing but keys, no questions, no forwarding, whatever ~/.ssh/config says; it still names aliases and jump hosts.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-import time
 from collections.abc import Sequence
 
+from svitkit.boards.answers import Busy
 from svitkit.boards.hosts import Host
 from svitkit.errors import ConfigError, RunError, SvitError
 
@@ -57,11 +57,11 @@ def cannot_work(host: Host, said: str) -> RunError:
     )
 
 
-def in_use(host: Host, owner: str, since: str, left: str) -> str:
-    """Says who uses a board; ``since`` and ``left`` are seconds as the board printed them."""
-    start = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(since))) if since.isdecimal() else "unknown"
-    plain = "".join(letter for letter in owner if letter.isprintable())  # another user wrote it
-    return f"{host.name} is in use by {plain} since {start} by the board's clock, for {left} s more unless renewed"
+def in_use(host: Host, busy: Busy) -> str:
+    """Says who uses a board."""
+    owner, left = ("".join(c for c in text if c.isprintable()) for text in (busy.owner, busy.left))  # another wrote it
+    start = busy.start or "unknown"
+    return f"{host.name} is in use by {owner} since {start} by the board's clock, for {left} s more unless renewed"
 
 
 def taken_away(host: Host, lock_s: int) -> RunError:

@@ -19,17 +19,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from svitkit.boards.answers import Answer, read_answer, read_busy
 from svitkit.boards.device_facts import DeviceFacts, read_facts
 from svitkit.boards.hosts import Host
 from svitkit.boards.ssh_client import (
     BASE,
-    BEGIN,
-    END,
     REMOTE,
     REMOTE_NAME,
     end_process,
@@ -50,15 +48,9 @@ SHORT_S = 60.0
 """Longest time for what the board does by itself: looking at files, making links."""
 BUSY, LOST_LOCK, KILLED = 75, 74, 137
 LAST_WORDS_S = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a command on the board printed, and its exit status."""
-
-    stdout: bytes
-    stderr: str
-    status: int
+GREETING_BYTES = 1 << 20
+"""Most that a board may print until it is ready; while it waits for its lock, it prints a line a second."""
+BUSY_BYTES_A_SECOND = 1024
 
 
 class SshSession:
@@ -168,7 +160,9 @@ class SshSession:
         )
         self._send(REMOTE.read_bytes())
         lines = self._read_until_ready()
-        self._base = next(line.removeprefix(BASE) for line in lines if line.startswith(BASE))
+        self._base = next((line.removeprefix(BASE) for line in lines if line.startswith(BASE)), "")
+        if not self._base:
+            raise self._refusal(lines)
         self.facts = read_facts("\n".join(lines))
         self.run_directory = lines[-1].partition("\t")[2]
 
@@ -176,7 +170,7 @@ class SshSession:
         assert self._process.stdout is not None
         deadline = time.monotonic() + patience_s(self.host)
         lines: list[str] = []
-        pending = b""
+        pending, received = b"", 0
         while not (lines and lines[-1].startswith("ready\t")):
             if lines and lines[-1].startswith("busy\t"):  # it answers, once a second
                 deadline = time.monotonic() + patience_s(self.host)
@@ -186,6 +180,13 @@ class SshSession:
             got = os.read(self._process.stdout.fileno(), 65536)
             if not got:
                 raise self._refusal(lines)
+            received += len(got)
+            if received > GREETING_BYTES + BUSY_BYTES_A_SECOND * self.wait_s:
+                self._process.kill()
+                raise RunError(
+                    f"{self.host.name} printed more than {GREETING_BYTES} bytes before it was ready. Look at what its "
+                    "shell prints when one logs in (.bashrc, .profile)."
+                )
             *whole, pending = (pending + got).split(b"\n")
             lines += [line.decode(errors="replace") for line in whole]
         return lines
@@ -193,10 +194,10 @@ class SshSession:
     def _refusal(self, lines: list[str]) -> SvitError:
         """Builds the error for a connection that ended before the board was ready."""
         status = self._process.wait()
-        busy = [line.split("\t") for line in lines if line.startswith("busy\t")]
-        if status == BUSY and busy:
+        busy = read_busy(lines)
+        if status == BUSY and busy is not None:
             return RunError(
-                f"{in_use(self.host, *busy[-1][1:4])}. Wait for it with --wait SECONDS; if nobody works there any "
+                f"{in_use(self.host, busy)}. Wait for it with --wait SECONDS; if nobody works there any "
                 f"more: svitkit boards unlock {self.host.destination}"
             )
         self._errors.seek(0)
@@ -225,11 +226,10 @@ class SshSession:
         )
 
     def _answer(self, verb: str, stdout: bytes, stderr: bytes) -> Answer:
-        before, end, status = stderr.decode(errors="replace").rpartition(END)
-        _, begin, content = stdout.partition(BEGIN.encode())
-        if not end or not begin:
+        answer = read_answer(stdout, stderr)
+        if answer is None:
             raise self._lost(verb)
-        return Answer(stdout=content, stderr=before.partition(BEGIN)[2], status=int(status))
+        return answer
 
     def _has_ended(self) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
+from svitkit.boards.answers import KIBIBYTE, read_busy, read_number
 from svitkit.boards.device_facts import DeviceFacts, read_facts
 from svitkit.boards.hosts import Host
 from svitkit.boards.ssh_client import ask
@@ -37,18 +37,15 @@ def unlock(host: Host, *, force: bool = False) -> Unlocked:
     Raises:
         RunError: the board does not answer, or the lock is in use and ``force`` is not set.
     """
-    lines = [line.split("\t") for line in ask(host, "unlock", "yes" if force else "no").splitlines()]
-    outcome = next((words[0] for words in lines if words[0] in ("free", "stale", "forced")), None)
-    busy = next((words for words in lines if words[0] == "busy"), None)
+    printed = ask(host, "unlock", "yes" if force else "no").splitlines()
+    words = [line.partition("\t")[0] for line in printed]
+    outcome = next((word for word in words if word in ("free", "stale", "forced")), None)
+    busy = read_busy(printed)
     if busy is None:
         return Unlocked()
-    _, owner, since, left = busy
     if outcome is None:
-        raise RunError(
-            f"{in_use(host, owner, since, left)}. Wait for it, or take it with --force, which ends what runs there."
-        )
-    start = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(since))) if since.isdecimal() else None
-    return Unlocked(owner=owner, since=start, was_in_use=outcome == "forced")
+        raise RunError(f"{in_use(host, busy)}. Wait for it, or take it with --force, which ends what runs there.")
+    return Unlocked(owner=busy.owner, since=busy.start, was_in_use=outcome == "forced")
 
 
 def clean(host: Host) -> int:
@@ -58,7 +55,7 @@ def clean(host: Host) -> int:
         RunError: the board does not answer.
     """
     told = ask(host, "clean").partition("kept_kib\t")[2].split()
-    return int(told[0]) * 1024 if told else 0
+    return (read_number(told[0]) or 0) * KIBIBYTE if told else 0
 
 
 def look_at_board(host: Host) -> DeviceFacts:

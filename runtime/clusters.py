@@ -94,7 +94,8 @@ def parse_cpus(text: str, *, source: str) -> tuple[int, ...]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         last = last if dash else first
-        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) < MOST_CPUS):
+        numbers = first.isdecimal() and last.isdecimal() and max(len(first), len(last)) <= len(str(MOST_CPUS))
+        if not (numbers and int(first) <= int(last) < MOST_CPUS):
             raise ConfigError(f"{source}: '{text}' is no list of cores. Wanted numbers and ranges, such as 0-3,6.")
         cpus.update(range(int(first), int(last) + 1))
     return tuple(sorted(cpus))

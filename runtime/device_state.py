@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from svitkit.runtime.sysfs import read_integer, read_numbered, read_text
+from svitkit.runtime.sysfs import parse_integer, read_integer, read_numbered, read_text
 
 CPU = "sys/devices/system/cpu"
 THERMAL = "sys/class/thermal"
@@ -139,10 +139,7 @@ def throttled_flags(bits: int) -> list[str]:
 
 def parse_throttled(text: str) -> int | None:
     """Reads ``50005``, ``0x50005`` or ``throttled=0x50005``; None if it is none of them."""
-    try:
-        return int(text.strip().removeprefix("throttled="), 16)
-    except ValueError:
-        return None
+    return parse_integer(text.strip().removeprefix("throttled="), 16)
 
 
 def read_device_name(root: Path = Path("/")) -> str | None:
@@ -160,8 +157,8 @@ def _joined(root: Path, file: str) -> str | None:
 
 
 def _clocks_mhz(root: Path, file: str) -> tuple[float, ...] | None:
-    clocks = tuple(int(text) / 1000 for text in _per_core(root, file) if text.isdecimal())
-    return clocks or None
+    clocks = (parse_integer(text) for text in _per_core(root, file))
+    return tuple(kilohertz / 1000 for kilohertz in clocks if kilohertz is not None) or None
 
 
 def _per_core(root: Path, file: str) -> Iterator[str]:

@@ -16,8 +16,8 @@ import onnx
 from numpy.typing import NDArray
 
 from svitkit.errors import UnsupportedError
-from svitkit.manifest import METADATA_KEY, ModelMetadata, from_json
-from svitkit.onnx_check import load_checked
+from svitkit.manifest import ModelMetadata
+from svitkit.onnx_check import load_checked, metadata_of
 from svitkit.onnx_lif import LIF_OP, read_integer_lif, read_lif
 from svitkit.onnx_tokens import SCORE_OP
 
@@ -46,6 +46,7 @@ class Graph:
         constants: initializers and the values of Constant nodes.
         metadata: what the exporter recorded.
         bits: how many bits a constant needs, where that is fewer than its type has: int8 weights of 4.
+        shapes: declared shapes of what nodes compute; a translation that finds others is refused.
     """
 
     nodes: tuple[Node, ...]
@@ -54,6 +55,15 @@ class Graph:
     constants: Mapping[str, NDArray[Any]]
     metadata: ModelMetadata
     bits: Mapping[str, int] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+class Constants(dict[str, NDArray[Any]]):
+    """Constants by name; one that a rule needs and does not find is refused."""
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        """Raises UnsupportedError."""
+        raise UnsupportedError(f"'{name}' is no constant; wanted an initializer of the file.")
 
 
 def import_onnx(path: Path) -> Graph:
@@ -64,11 +74,9 @@ def import_onnx(path: Path) -> Graph:
         UnsupportedError: an operator, domain or shape has no meaning here.
     """
     model = load_checked(path)
-    properties = {entry.key: entry.value for entry in model.metadata_props}
-    if METADATA_KEY not in properties:
-        raise UnsupportedError(f"{path} carries no svitkit metadata; make it with 'svitkit export' from a checkpoint.")
+    metadata = metadata_of(model, source=str(path))
     graph = model.graph
-    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    constants = Constants({tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer})
     nodes = []
     bits: dict[str, int] = {}
     for index, node in enumerate(graph.node):
@@ -87,8 +95,9 @@ def import_onnx(path: Path) -> Graph:
         {value.name: _shape(value) for value in graph.input},
         {value.name: _shape(value) for value in graph.output},
         constants,
-        from_json(properties[METADATA_KEY], ModelMetadata, source=f"the metadata of {path}"),
+        metadata,
         bits,
+        {value.name: _shape(value) for value in (*graph.value_info, *graph.output)},
     )
 
 
@@ -104,10 +113,15 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
     return tuple(dimension.dim_value for dimension in value.type.tensor_type.shape.dim)
 
 
+def integers(name: str, graph: Graph) -> list[int]:
+    """A row of constant integers, such as a shape."""
+    return [int(number) for number in graph.constants[name].reshape(-1)]
+
+
 def split_sizes(node: Node, graph: Graph, extent: int) -> list[int]:
     """Extents of the pieces of a Split node."""
     if len(node.inputs) > 1 and node.inputs[1]:
-        return [int(size) for size in graph.constants[node.inputs[1]]]
+        return integers(node.inputs[1], graph)
     pieces = int(node.attributes.get("num_outputs", len(node.outputs)))
     size = -(-extent // pieces)
     return [min(size, extent - start) for start in range(0, extent, size)]
@@ -116,6 +130,6 @@ def split_sizes(node: Node, graph: Graph, extent: int) -> list[int]:
 def axes_of(node: Node, graph: Graph) -> list[int] | None:
     """The ``axes`` of a node, given as an input or as an attribute; None if absent."""
     if len(node.inputs) > 1 and node.inputs[1]:
-        return [int(axis) for axis in np.atleast_1d(graph.constants[node.inputs[1]])]
+        return integers(node.inputs[1], graph)
     axes = node.attributes.get("axes")
     return None if axes is None else [int(axis) for axis in axes]

@@ -9,6 +9,7 @@ at the plug; the record says that it was used.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ METER_FILES = (
 TOTAL_RAILS = ("VDD_IN", "POM_5V_IN")  # of a Jetson: what feeds all others; the sum counts where there is none
 NOT_A_RAIL = "NC"
 SUM_CHANNEL = 7  # of an INA3221: the sum of its shunts, no rail
-PMIC_LINE = re.compile(r"^\s*(\S+)_([AV])\s+(?:current|volt)\(\d+\)=([0-9.]+)[AV]\s*$", re.MULTILINE)
+PMIC_LINE = re.compile(r"^\s*(\S+)_([AV])\s+(?:current|volt)\(\d+\)=([0-9]+(?:\.[0-9]+)?)[AV]\s*$", re.MULTILINE)
 PMIC_SLOPE, PMIC_OFFSET_W = 1.1451, 0.5879
 
 Values = Sequence[str | None]
@@ -90,7 +91,7 @@ def _ina3221(root: Path) -> Meter | None:
     chosen = _total(pairs)
 
     def watts(values: Values) -> dict[str, float] | None:
-        numbers = _numbers(values)
+        numbers = _numbers(values, 2 * len(chosen))
         if numbers is None:
             return None
         return {rail: numbers[2 * i] * numbers[2 * i + 1] * 1e-6 for i, rail in enumerate(chosen)}
@@ -116,7 +117,7 @@ def _ina3221_of_jetpack_4(root: Path) -> Meter | None:
     chosen = _total(powers)
 
     def watts(values: Values) -> dict[str, float] | None:
-        numbers = _numbers(values)
+        numbers = _numbers(values, len(chosen))
         return None if numbers is None else {rail: mw * 1e-3 for rail, mw in zip(chosen, numbers, strict=True)}
 
     return Meter(
@@ -139,7 +140,7 @@ def _rapl(root: Path) -> Meter | None:
         return None
 
     def joules(values: Values) -> dict[str, float] | None:
-        numbers = _numbers(values)
+        numbers = _numbers(values, len(packages))
         return None if numbers is None else {rail: uj * 1e-6 for rail, uj in zip(packages, numbers, strict=True)}
 
     ranges = {name: read_integer(zone / "max_energy_range_uj") for name, zone in packages.items()}
@@ -186,8 +187,9 @@ def _on_board(path: Path, root: Path) -> str:
     return "/" + str(path.relative_to(root))
 
 
-def _numbers(values: Values) -> list[float] | None:
+def _numbers(values: Values, count: int) -> list[float] | None:
     try:
-        return [float(value or "") for value in values]
+        numbers = [float(value or "") for value in values]
     except ValueError:
         return None
+    return numbers if len(numbers) == count and all(math.isfinite(number) for number in numbers) else None

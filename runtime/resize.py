@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from svitkit.errors import UnsupportedError
 from svitkit.runtime.cost_model import CostModel
-from svitkit.runtime.import_onnx import Graph, Node, split_sizes
+from svitkit.runtime.import_onnx import Constants, Graph, Node, split_sizes
 from svitkit.runtime.lowering.rules import RULES, Rule, begin, translate
 from svitkit.runtime.lowering.translation import Lowering
 from svitkit.runtime.lowering.views import slice_ranges
@@ -68,7 +68,7 @@ def lower_resized(known: Template, removed: Removed) -> Program:
     Raises:
         UnsupportedError: a size in the network does not follow from the widths.
     """
-    graph = replace(known.graph, constants=resized_constants(known.graph, removed))
+    graph = replace(known.graph, constants=resized_constants(known.graph, removed), shapes={})
     state = begin(graph, unit=known.unit, costs=known.costs, parts=known.parts)
     state.writes_kernels = False
     resize = _Resize(known, removed)
@@ -77,7 +77,7 @@ def lower_resized(known: Template, removed: Removed) -> Program:
 
 def resized_constants(graph: Graph, removed: Removed) -> dict[str, NDArray[Any]]:
     """Cuts weights, scales and biases."""
-    constants = dict(graph.constants)
+    constants = Constants(graph.constants)
     for node in graph.nodes:
         if node.op not in LINEAR or node.inputs[1] not in graph.constants:
             continue

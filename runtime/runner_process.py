@@ -143,7 +143,10 @@ class Runner:
             RunError: the program failed.
         """
         words = [*UNTIMED, *_words({"--sustain-s": duration_s}), *_repeated("--sensor", sensors)]
-        return _present(self._run([*inputs.words, *words], further_s=duration_s).sustained)
+        report = _present(self._run([*inputs.words, *words], further_s=duration_s).sustained)
+        if any(len(reading.values) != len(sensors) for reading in report.readings):
+            raise RunError(f"{RUNNER_NAME} did not read the {len(sensors)} sensors it was told to. {BUILD_AGAIN}")
+        return report
 
     def stream(self, inputs: InputFile, frames: int, fps: float | None) -> StreamReport:
         """Streams frames.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, PositiveInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from svitkit.errors import RunError
@@ -36,8 +38,8 @@ class Window:
     """
 
     start_ns: int
-    count: int
-    p50_ns: int
+    count: PositiveInt
+    p50_ns: PositiveInt
     max_ns: int
 
 
@@ -45,8 +47,13 @@ class Window:
 class SustainedReport:
     """Windows in a row, and a look at the sensors before the first and after each."""
 
-    windows: tuple[Window, ...]
+    windows: Annotated[tuple[Window, ...], Field(min_length=1)]
     readings: tuple[Reading, ...]
+
+    def __post_init__(self) -> None:
+        """Refuses readings that do not fit the windows."""
+        if len(self.readings) != len(self.windows) + 1:
+            raise ValueError(f"{len(self.windows)} windows have {len(self.readings)} readings, and one more is wanted")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -59,7 +66,7 @@ class StreamReport:
     """
 
     period_ns: int
-    latencies_ns: tuple[int, ...]
+    latencies_ns: Annotated[tuple[int, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -77,7 +84,7 @@ class EnergyReport:
     active_ns: int
     idle_ns: int
     end_ns: int
-    inferences: int
+    inferences: PositiveInt
     readings: tuple[Reading, ...]
 
 

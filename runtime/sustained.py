@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass
 from svitkit.runtime.device_state import FIRMWARE, parse_throttled, throttled_flags
 from svitkit.runtime.latency import STRICT
 from svitkit.runtime.runner_report import Reading, SustainedReport
-from svitkit.runtime.sysfs import read_integer, read_numbered
+from svitkit.runtime.sysfs import parse_integer, read_integer, read_numbered
 
 TEMPERATURES = "sys/class/thermal/thermal_zone[0-9]*/temp"
 CLOCKS = "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq"
@@ -110,13 +110,16 @@ def _texts(reading: Reading, sensors: Sequence[str], name: str) -> list[str]:
 
 
 def _celsius(reading: Reading, sensors: Sequence[str]) -> float | None:
-    values = [int(text) / 1000 for text in _texts(reading, sensors, "temp") if text.strip().lstrip("-").isdecimal()]
-    return max(values, default=None)
+    return max(_thousandths(reading, sensors, "temp"), default=None)
 
 
 def _clock_mhz(reading: Reading, sensors: Sequence[str]) -> float | None:
-    values = [int(text) / 1000 for text in _texts(reading, sensors, "scaling_cur_freq") if text.strip().isdecimal()]
-    return min(values, default=None)
+    return min(_thousandths(reading, sensors, "scaling_cur_freq"), default=None)
+
+
+def _thousandths(reading: Reading, sensors: Sequence[str], name: str) -> list[float]:
+    numbers = (parse_integer(text) for text in _texts(reading, sensors, name))
+    return [number / 1000 for number in numbers if number is not None]
 
 
 def _flags(reading: Reading, sensors: Sequence[str]) -> tuple[str, ...] | None:

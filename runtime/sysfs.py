@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+MOST_DIGITS = 24
 DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -17,17 +18,23 @@ def read_text(path: Path) -> str | None:
 
 
 def read_integer(path: Path, base: int = 10) -> int | None:
-    """Returns a whole number; None where there is none."""
+    """Returns a file's whole number; None where there is none."""
+    return parse_integer(read_text(path) or "", base)
+
+
+def parse_integer(text: str, base: int = 10) -> int | None:
+    """Reads a whole number of at most 64 bits; None if it is none."""
     try:
-        return int(read_text(path) or "", base)
+        value = int(text[:MOST_DIGITS], base)
     except ValueError:
         return None
+    return value if len(text) <= MOST_DIGITS and abs(value) < 2**64 else None
 
 
 def read_numbered(root: Path, pattern: str) -> list[Path]:
     """Returns what a glob pattern finds, ``name2`` before ``name10``."""
 
-    def key(path: Path) -> list[int | str]:
-        return [int(part) if part.isdecimal() else part for part in DIGITS.split(str(path))]
+    def key(path: Path) -> list[str]:
+        return [part.zfill(MOST_DIGITS) for part in DIGITS.split(str(path))]
 
     return sorted(root.glob(pattern), key=key)

@@ -21,6 +21,8 @@ from svitkit.lif_integer import STATE_DTYPES, Membrane
 from svitkit.parts import read_part
 
 MANIFEST_NAME = "manifest.json"
+NAME_LETTERS = 60
+"""Most of a bundle's file; in UTF-8 that fits the 255 bytes of every file system."""
 METADATA_KEY = "svitkit"
 Mode = Literal["sequence", "step"]
 T = TypeVar("T")
@@ -259,7 +261,7 @@ def check_files(bundle: Path, manifest: Manifest) -> None:
         return
     for name, entry in manifest.files.items():
         path = bundle / name
-        if Path(name).name != name or path.is_symlink() or not path.is_file():
+        if len(name) > NAME_LETTERS or Path(name).name != name or path.is_symlink() or not path.is_file():
             raise VerificationError(
                 f"{bundle} lacks {name}: {name} is missing or no plain file of the bundle. Build the bundle again."
             )

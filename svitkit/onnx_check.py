@@ -38,6 +38,9 @@ from svitkit.onnx_tokens import CRITERIA, SCORE_OP, TOKENS_DOMAIN, TOKENS_VERSIO
 _FUNCTIONS = {(LIF_DOMAIN, LIF_OP): lif_function, (TOKENS_DOMAIN, SCORE_OP): score_function}
 MAX_FILE_BYTES = 1 << 30
 MAX_TENSOR_BYTES = 1 << 30
+MAX_NODES = 20_000
+MAX_RANK = 8
+MAX_ATTRIBUTE = 1 << 31
 ALLOWED_OPS = frozenset(
     {"Add", "AveragePool", "Concat", "Constant", "Conv", "Div", "Expand", "Flatten", "Gemm", "MatMul", "MaxPool", "Mul"}
     | {"ReduceMean", "ReduceSum", "Reshape", "Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
@@ -94,12 +97,15 @@ def check_model(model: onnx.ModelProto, *, source: str) -> None:
     """Checks a model as :func:`load_checked` does, without a file."""
     if not model.HasField("graph") or not model.graph.node:
         raise ConfigError(f"{source} is no ONNX file: it has no graph. Write it with 'svitkit export'.")
+    if len(model.graph.node) > MAX_NODES:
+        raise ConfigError(f"{source} has {len(model.graph.node)} nodes; at most {MAX_NODES} are read.")
     shapes = _declared_shapes(model.graph, source)
+    _check_ports(model.graph, source)
     tensors = list(model.graph.initializer)
     if model.graph.sparse_initializer:
         raise UnsupportedError(f"{source}: sparse initializers are not supported; store them dense.")
     for node in model.graph.node:
-        _check_operator(node, source)
+        check_operator(node, source)
         tensors.extend(attribute.t for attribute in node.attribute if attribute.type == onnx.AttributeProto.TENSOR)
     for tensor in tensors:
         _check_tensor(tensor, source)
@@ -167,11 +173,29 @@ def _declared_shapes(graph: onnx.GraphProto, source: str) -> dict[str, Shape]:
         fixed = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value") and dim.dim_value > 0]
         if not known or not tensor.HasField("shape") or len(fixed) != len(tensor.shape.dim):
             raise UnsupportedError(f"{source}: value '{value.name}' has no static shape. Export it with fixed sizes.")
+        _check_rank(value.name, len(fixed), source)
         if tensor.elem_type not in _ITEM_BITS:
             raise UnsupportedError(f"{source}: value '{value.name}' has element type {_type_name(tensor.elem_type)}.")
         _check_size(value.name, _tensor_bytes(fixed, tensor.elem_type), source)
         shapes[value.name] = tuple(fixed)
     return shapes
+
+
+def _check_ports(graph: onnx.GraphProto, source: str) -> None:
+    """One tensor of real numbers goes in and one comes out; what else does must be a state of neurons."""
+    neurons = [node for node in graph.node if node.domain == LIF_DOMAIN]
+    states = {"input": {name for node in neurons for name in node.input[1:]}}
+    states["output"] = {name for node in neurons for name in node.output[1:]}
+    constants = {tensor.name for tensor in graph.initializer}
+    for what, ports in (("input", graph.input), ("output", graph.output)):
+        if not ports or ports[0].type.tensor_type.elem_type != TensorProto.FLOAT or ports[0].name in constants:
+            got = f"'{ports[0].name}', {_type_name(ports[0].type.tensor_type.elem_type)}" if ports else "nothing"
+            raise UnsupportedError(f"{source}: the first {what} is {got}; wanted a float32 tensor that is no constant.")
+        other = [value.name for value in ports[1:] if value.name not in states[what] - constants]
+        if other:
+            raise UnsupportedError(
+                f"{source} has the {what} '{other[0]}' besides '{ports[0].name}'; only states of neurons may be."
+            )
 
 
 def _tensor_bytes(extents: Iterable[int], kind: int) -> int:
@@ -183,6 +207,11 @@ def _check_size(name: str, size: int, source: str) -> None:
         raise ConfigError(f"{source}: tensor '{name}' declares {size} bytes; at most {MAX_TENSOR_BYTES} are accepted.")
 
 
+def _check_rank(name: str, rank: int, source: str) -> None:
+    if rank > MAX_RANK:
+        raise UnsupportedError(f"{source}: tensor '{name}' has {rank} axes; at most {MAX_RANK} are accepted.")
+
+
 def _check_tensor(tensor: TensorProto, source: str) -> None:
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise ConfigError(
@@ -191,8 +220,11 @@ def _check_tensor(tensor: TensorProto, source: str) -> None:
         )
     if tensor.data_type not in _ITEM_BITS or tensor.HasField("segment"):
         raise UnsupportedError(f"{source}: tensor '{tensor.name}' has element type {_type_name(tensor.data_type)}.")
-    if any(extent < 0 for extent in tensor.dims):
-        raise ConfigError(f"{source}: tensor '{tensor.name}' has a negative extent.")
+    if any(not 0 <= extent <= MAX_TENSOR_BYTES for extent in tensor.dims):
+        size = _tensor_bytes(tensor.dims, tensor.data_type)
+        _check_size(tensor.name, size, source)
+        raise ConfigError(f"{source}: tensor '{tensor.name}' has a negative extent, or one that no tensor has.")
+    _check_rank(tensor.name, len(tensor.dims), source)
     wanted = _tensor_bytes(tensor.dims, tensor.data_type)
     _check_size(tensor.name, wanted, source)
     if len(tensor.raw_data) != wanted:
@@ -206,7 +238,13 @@ def _type_name(number: int) -> str:
     return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else f"number {number}"
 
 
-def _check_operator(node: onnx.NodeProto, source: str) -> None:
+def check_operator(node: onnx.NodeProto, source: str) -> None:
+    """Checks one node by itself: operator, domain and attributes.
+
+    Raises:
+        ConfigError: a number is absurd.
+        UnsupportedError: ``svitkit export`` never writes such a node.
+    """
     where = f"{source}: node '{node.name or '?'}'"
     if node.domain == LIF_DOMAIN and node.op_type == LIF_OP:
         read_lif(node)
@@ -228,11 +266,23 @@ def _check_operator(node: onnx.NodeProto, source: str) -> None:
         nested = attribute.HasField("g") or attribute.graphs or attribute.HasField("sparse_tensor")
         if nested or attribute.sparse_tensors or attribute.tensors or attribute.ref_attr_name:
             raise UnsupportedError(f"{where} ({node.op_type}) has no plain value in '{attribute.name}'.")
+        if attribute.name == "auto_pad" and attribute.s != b"NOTSET":
+            raise UnsupportedError(f"{where} ({node.op_type}) leaves its padding open; write it as pads.")
+        _check_numbers(node, attribute, where)
     if node.op_type == "Constant" and names != {"value"}:
         raise UnsupportedError(f"{where}: a Constant must hold a tensor, got {', '.join(sorted(names)) or 'nothing'}.")
     missing = _REQUIRED_ATTRIBUTES.get(node.op_type, set()) - names
     if missing:
         raise UnsupportedError(f"{where} ({node.op_type}) must say {', '.join(sorted(missing))}.")
+
+
+def _check_numbers(node: onnx.NodeProto, attribute: onnx.AttributeProto, where: str) -> None:
+    """Checks what ONNX's own check allocates or indexes by before it looks."""
+    largest = max((abs(number) for number in (attribute.i, *attribute.ints)), default=0)
+    if largest > MAX_ATTRIBUTE or len(attribute.ints) > 2 * MAX_RANK:
+        raise ConfigError(f"{where} ({node.op_type}) has numbers in '{attribute.name}' that no tensor has.")
+    if attribute.name == "num_outputs" and attribute.i != len(node.output):
+        raise ConfigError(f"{where} ({node.op_type}) has {len(node.output)} outputs, but num_outputs {attribute.i}.")
 
 
 def _refuse_operator(where: str, got: str) -> NoReturn:

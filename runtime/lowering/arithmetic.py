@@ -27,6 +27,7 @@ from svitkit.runtime.lowering.translation import Lowering, common_atom, operand
 from svitkit.runtime.view import Atom, Buffer, View, align, store
 
 LARGEST_BYTE = 255
+SMALLEST = float(np.finfo(np.float32).tiny)
 FLOAT, UINT8, INT32 = 1, 2, 6  # onnx.TensorProto.DataType
 SINGLE = (Atom(1, 0, "channel"), Atom(1, 0, "channel"))
 
@@ -62,9 +63,11 @@ def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
     """Add, Sub, Mul and Div, with broadcasting."""
 
     def rule(state: Lowering, node: Node) -> None:
+        constants = state.graph.constants
+        if operator == "div":
+            _check_divisor(state, node)
         if absorb(state, node, operator):
             return
-        constants = state.graph.constants
         scalar = next((name for name in node.inputs if name in constants and constants[name].size == 1), None)
         if scalar is not None and (operator in ("mul", "add") or scalar == node.inputs[1]):
             other = node.inputs[0] if scalar == node.inputs[1] else node.inputs[1]
@@ -74,6 +77,16 @@ def lower_binary(operator: Operator) -> Callable[[Lowering, Node], None]:
         state.values[node.outputs[0]] = emit_elementwise(state, node, operator, views, None)
 
     return rule
+
+
+def _check_divisor(state: Lowering, node: Node) -> None:
+    """Raises UnsupportedError for constants that end the program, or that no code can be made of."""
+    divisor = state.graph.constants.get(node.inputs[1])
+    if divisor is None:
+        return
+    whole = divisor.dtype == np.int32
+    if (whole and not divisor.all()) or (divisor.size == 1 and abs(float(divisor.reshape(-1)[0])) < SMALLEST):
+        raise UnsupportedError("the divisor is 0, or too small to have a reciprocal.")
 
 
 def lower_scalar(state: Lowering, node: Node, operator: Operator, source: str, constant: float) -> None:
@@ -171,6 +184,8 @@ def lower_quantize(state: Lowering, node: Node) -> None:
     if any(constant.size != 1 for constant in constants) or len(constants) < 2 or constants[1].dtype != np.uint8:
         raise UnsupportedError("only one scale and a uint8 zero point for the whole tensor have a kernel.")
     scale, zero = (float(constant.reshape(-1)[0]) for constant in constants)
+    if not 0 < scale < np.inf:
+        raise UnsupportedError(f"a scale of {scale} has no kernel, only positive numbers.")
     out = store(node.outputs[0], x.axes, "uint8", limit=LARGEST_BYTE)
     pairs = [pair for axes in zip(x.axes, out.axes, strict=True) for pair in zip(*axes, strict=True) if pair[1].stride]
     pairs.sort(key=lambda pair: -pair[1].stride)
@@ -190,7 +205,11 @@ def lower_reduce(*, mean: bool) -> Callable[[Lowering, Node], None]:
 
     def rule(state: Lowering, node: Node) -> None:
         x = state.read(node.inputs[0])
-        axes = axes_of(node, state.graph) or list(range(len(x.axes)))
+        axes = axes_of(node, state.graph)
+        if not axes and node.attributes.get("noop_with_empty_axes", 0):
+            state.values[node.outputs[0]] = x
+            return
+        axes = axes or list(range(len(x.axes)))
         gone = {axis % len(x.axes) for axis in axes}
         keep = bool(node.attributes.get("keepdims", 1))
         exact = not mean and x.buffer.dtype != "float32"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
+import numpy as np
+
+from svitkit.errors import UnsupportedError
 from svitkit.lif_integer import IntegerLIF
 from svitkit.runtime.density import spikes
 from svitkit.runtime.import_onnx import Node
@@ -30,8 +33,7 @@ def lower_lif(state: Lowering, node: Node) -> None:
     out_axes = (_time_axis(timesteps), *source.axes[1:])
     out = store(node.outputs[0], [[replace(a, stride=1) for a in axis] for axis in out_axes], "uint8", limit=1)
     out.buffer.density = spikes(_firing_rate(state, node.name), node.name)
-    keeps_state = node.inputs[1] not in state.graph.constants
-    potential = _state_buffer(state, node, out, params) if keeps_state else None
+    potential = _state_buffer(state, node, out, params) if _keeps_state(state, node, params) else None
     fused = Fused(node.name, params, out, potential)
     if isinstance(waiting, Linear) and _same_order(waiting, source, out):
         del state.waiting[source.buffer]
@@ -83,10 +85,29 @@ def _same_order(linear: Linear, source: View, out: View) -> bool:
     ]
 
 
+def _initial(params: Neuron) -> float:
+    """The potential before the first step."""
+    return 0 if isinstance(params, IntegerLIF) else params.v_initial
+
+
+def _keeps_state(state: Lowering, node: Node, params: Neuron) -> bool:
+    """Whether the potential stays between inferences, as it does where the file has it as an input.
+
+    Raises:
+        UnsupportedError: it is computed, or starts as something else than the neurons' rest.
+    """
+    given, constants = node.inputs[1], state.graph.constants
+    if given in constants and np.any(constants[given] != _initial(params)):
+        raise UnsupportedError(f"potentials that start otherwise than at {_initial(params)} have no kernel.")
+    if given not in constants and given not in state.graph.inputs:
+        raise UnsupportedError("potentials that are computed have no kernel.")
+    return given not in constants
+
+
 def _state_buffer(state: Lowering, node: Node, out: View, params: Neuron) -> Buffer:
     elements = out.buffer.elements // time_extent(out)
     buffer = Buffer(f"{node.name}.v", state_dtype(params), (elements,), space="states")
-    state.program.states[buffer] = 0 if isinstance(params, IntegerLIF) else params.v_initial
+    state.program.states[buffer] = _initial(params)
     return buffer
 
 

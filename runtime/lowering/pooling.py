@@ -15,9 +15,13 @@ from svitkit.runtime.lowering.translation import Lowering
 from svitkit.runtime.program import Chosen
 from svitkit.runtime.view import Atom, Buffer, View, merge, store
 
+MAX_WINDOW = 1 << 16
+
 
 def lower_pool(state: Lowering, node: Node) -> None:
     """MaxPool over the spatial axes; spikes stay spikes (an OR of bits)."""
+    if any(node.outputs[1:]):
+        raise UnsupportedError("the places of the largest have no kernel, only the largest themselves.")
     x = _input(state, node)
     attributes = node.attributes
     kernel = tuple(attributes["kernel_shape"])
@@ -29,6 +33,8 @@ def lower_pool(state: Lowering, node: Node) -> None:
         or any(d != 1 for d in attributes.get("dilations", [1]))
     ):
         raise UnsupportedError("ceil_mode, uneven padding and dilation have no kernel.")
+    if prod(kernel) > MAX_WINDOW or any(pad >= size for pad, size in zip(pads[:rank], kernel, strict=True)):
+        raise UnsupportedError(f"a window {kernel} with padding {pads} has no kernel, only up to {MAX_WINDOW} values.")
     stride = tuple(attributes.get("strides", [1] * rank))
     axes = [merge(axis) or (Atom(1, 0, "space"),) for axis in x.axes[2:]]
     extents = tuple(prod(a.size for a in axis) for axis in axes)

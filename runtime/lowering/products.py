@@ -63,13 +63,17 @@ def _defer_conv(state: Lowering, node: Node, bias: NDArray[Any] | None, zero: in
     outputs, inputs, *kernel = weight.shape
     rank = len(kernel)
     attributes = node.attributes
+    groups = int(attributes.get("group", 1))
+    if groups < 1 or outputs % groups or inputs * groups != x.shape[1] or (bias is not None and bias.size != outputs):
+        got = "no bias" if bias is None else f"{bias.size} biases"
+        raise UnsupportedError(f"weights {weight.shape} in {groups} groups and {got} do not fit an input {x.shape}.")
     if any(step != 1 for step in attributes.get("dilations", [1])):
         raise UnsupportedError("dilated convolutions have no kernel.")
     stride = tuple(attributes.get("strides", [1] * rank))
     pads = tuple(attributes.get("pads", [0] * (2 * rank)))
     if pads[:rank] != pads[rank:]:
         raise UnsupportedError(f"uneven padding {pads} has no kernel.")
-    if attributes.get("group", 1) != 1:
+    if groups != 1:
         if zero:
             raise UnsupportedError("a grouped convolution of inputs with a zero point has no kernel.")
         window = Window(x.shape[2:], tuple(kernel), stride, pads[:rank])
@@ -112,7 +116,10 @@ def lower_gemm(state: Lowering, node: Node) -> None:
         raise UnsupportedError("transA, alpha and beta other than 0, 1 and 1 have no kernel.")
     weight = state.graph.constants[node.inputs[1]]
     bias = state.graph.constants[node.inputs[2]] if len(node.inputs) > 2 else None
-    defer_product(state, node, weight.T if attributes.get("transB", 0) else weight, bias)
+    weight = weight.T if attributes.get("transB", 0) else weight
+    if bias is not None and bias.size != 1 and not bias.shape[-1:] == weight.shape[-1:] == (bias.size,):
+        raise UnsupportedError(f"a bias of shape {bias.shape} has no kernel, only one number or one per output.")
+    defer_product(state, node, weight, bias)
 
 
 def lower_matmul_integer(state: Lowering, node: Node) -> None:

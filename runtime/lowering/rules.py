@@ -13,7 +13,7 @@ from svitkit.runtime.lowering.neurons import lower_lif
 from svitkit.runtime.lowering.pooling import lower_pool
 from svitkit.runtime.lowering.products import lower_conv, lower_conv_integer, lower_gemm, lower_matmul_integer
 from svitkit.runtime.lowering.tokens import lower_concat, lower_gather, lower_places, lower_score, lower_top
-from svitkit.runtime.lowering.translation import Lowering, count_consumers, input_view
+from svitkit.runtime.lowering.translation import Lowering, Values, count_consumers, input_view
 from svitkit.runtime.lowering.views import (
     lower_expand,
     lower_flatten,
@@ -92,7 +92,7 @@ def begin(graph: Graph, *, unit: VectorUnit, costs: CostModel, parts: int, prefe
     name = graph.metadata.input.name
     x = input_view(name, graph.inputs[name])
     program = Program(x.buffer, x.buffer, parts)
-    return Lowering(graph, unit, costs, prefer, parts, count_consumers(graph), program, {name: x})
+    return Lowering(graph, unit, costs, prefer, parts, count_consumers(graph), program, Values({name: x}))
 
 
 def translate(state: Lowering, rules: Mapping[str, Rule]) -> Program:
@@ -110,5 +110,18 @@ def translate(state: Lowering, rules: Mapping[str, Rule]) -> Program:
             rules[node.op](state, node)
         except UnsupportedError as error:
             raise UnsupportedError(f"node '{node.name}' ({node.op}): {error}") from None
-    state.program.output = state.contiguous(state.read(state.graph.metadata.output.name)).buffer
+        _check_shapes(state, node)
+    logits = state.contiguous(state.read(state.graph.metadata.output.name))
+    computed = logits.buffer.space == "workspace" and logits.buffer is not state.program.input
+    state.program.output = (logits if computed else state.copied(logits)).buffer
     return state.program
+
+
+def _check_shapes(state: Lowering, node: Node) -> None:
+    """Raises UnsupportedError where a rule understood a node otherwise than who wrote the file."""
+    for name in set(node.outputs) & state.values.keys() & state.graph.shapes.keys():
+        made, declared = state.values[name].shape, state.graph.shapes[name]
+        if made != declared:
+            raise UnsupportedError(
+                f"node '{node.name}' ({node.op}) gives '{name}' the shape {made}, the file declares {declared}."
+            )

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from svitkit.errors import UnsupportedError
 from svitkit.runtime.cost_model import CostModel, Method
 from svitkit.runtime.import_onnx import Graph
 from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operand, build_elementwise
@@ -34,6 +35,14 @@ class Waiting(Protocol):
 
     def emit(self, state: Lowering, out: Buffer) -> None:
         """Computes the value by itself into ``out``."""
+
+
+class Values(dict[str, View]):
+    """Values by their names of the graph; what no rule has computed is refused."""
+
+    def __missing__(self, name: str) -> View:
+        """Raises UnsupportedError."""
+        raise UnsupportedError(f"'{name}' is a constant, or an output of a node that is not computed.")
 
 
 @dataclass
@@ -63,7 +72,7 @@ class Lowering:
     parts: int
     consumers: dict[str, int]
     program: Program
-    values: dict[str, View] = field(default_factory=dict)
+    values: Values = field(default_factory=lambda: Values())
     waiting: dict[Buffer, Waiting] = field(default_factory=dict)
     symbols: dict[Any, str] = field(default_factory=dict)
     lists: dict[Any, tuple[Buffer, Buffer]] = field(default_factory=dict)
@@ -145,8 +154,10 @@ class Lowering:
 
     def contiguous(self, view: View) -> View:
         """Copies a value into the graph's own order unless it lies so already."""
-        if view.is_contiguous() and view.buffer.dtype == "float32":
-            return view
+        return view if view.is_contiguous() and view.buffer.dtype == "float32" else self.copied(view)
+
+    def copied(self, view: View) -> View:
+        """Copies a value into the graph's own order, as float32."""
         atoms = [atom for atom in view.atoms if atom.size > 1]
         strides = [prod(atom.size for atom in atoms[index + 1 :]) for index in range(len(atoms))]
         left = iter(strides)
@@ -174,7 +185,7 @@ def input_view(name: str, shape: tuple[int, ...]) -> View:
     """The data input lies in memory as the file declares it: ([T,] B, C, H, W)."""
     spatial: list[Role] = ["space"] * (min(len(shape), 4) - 2)
     leading: list[Role] = ["time"] * (len(shape) - len(spatial) - 1)
-    roles: list[Role] = [*leading, "channel", *spatial]
+    roles: list[Role] = [*leading, "channel", *spatial] if shape else []
     strides = [prod(shape[index + 1 :]) for index in range(len(shape))]
     axes = tuple(
         (Atom(size, stride, role),) if size > 1 else ()

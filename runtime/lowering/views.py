@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-import numpy as np
-
 from svitkit.errors import UnsupportedError
-from svitkit.runtime.import_onnx import Graph, Node, axes_of, split_sizes
+from svitkit.runtime.import_onnx import Graph, Node, axes_of, integers, split_sizes
 from svitkit.runtime.lowering.translation import Lowering
 
 
 def lower_reshape(state: Lowering, node: Node) -> None:
     """Reshape to a constant shape; 0 keeps an extent, one -1 is inferred."""
     view = state.values[node.inputs[0]]
-    shape = [int(extent) for extent in state.graph.constants[node.inputs[1]]]
+    shape = integers(node.inputs[1], state.graph)
     shape = [view.shape[index] if extent == 0 else extent for index, extent in enumerate(shape)]
     if -1 in shape:
         shape[shape.index(-1)] = prod(view.shape) // prod(extent for extent in shape if extent != -1)
@@ -60,7 +58,7 @@ def lower_unsqueeze(state: Lowering, node: Node) -> None:
 def lower_expand(state: Lowering, node: Node) -> None:
     """Expand: what is new is one frame shown at every time step."""
     view = state.values[node.inputs[0]]
-    shape = [int(extent) for extent in state.graph.constants[node.inputs[1]]]
+    shape = integers(node.inputs[1], state.graph)
     padded = [1] * (len(shape) - len(view.shape)) + list(view.shape)
     shape = [max(extent, own) for extent, own in zip(shape, padded, strict=True)]
     state.values[node.outputs[0]] = view.expand(shape, "time")
@@ -86,13 +84,12 @@ def lower_slice(state: Lowering, node: Node) -> None:
 
 def slice_ranges(node: Node, graph: Graph, shape: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """Returns what a Slice node keeps of a value of a shape: axis, first index, and the one behind the last."""
-    constants = [graph.constants[name] for name in node.inputs[1:]]
-    starts, stops = constants[0], constants[1]
-    axes = constants[2] if len(constants) > 2 else np.arange(len(starts))
-    if len(constants) > 3 and (constants[3] != 1).any():
-        raise UnsupportedError(f"steps {constants[3].tolist()} are not supported, only 1.")
+    starts, stops, *more = (integers(name, graph) if name else [] for name in node.inputs[1:])
+    axes = (more[0] if more else []) or list(range(len(starts)))
+    if len(more) > 1 and any(step != 1 for step in more[1]):
+        raise UnsupportedError(f"steps {more[1]} are not supported, only 1.")
     ranges = []
-    for start, stop, axis in zip(starts.tolist(), stops.tolist(), axes.tolist(), strict=True):
+    for start, stop, axis in zip(starts, stops, axes, strict=True):
         extent = shape[axis]
         first, last = (min(max(end + extent if end < 0 else end, 0), extent) for end in (start, stop))
         ranges.append((axis % len(shape), first, last))

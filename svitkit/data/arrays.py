@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,11 +45,17 @@ def read_arrays(path: Path, keys: Iterable[str]) -> dict[str, NDArray[Any]]:
             missing = [key for key in keys if key not in file.files]
             if missing:
                 raise ConfigError(f"'{path}' lacks the arrays {', '.join(missing)}; it has {', '.join(file.files)}.")
-            return {key: file[key] for key in keys}
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, MemoryError) as error:
+            found = {key: file[key] for key in keys}
+    except ConfigError:
+        raise
+    except Exception as error:  # a damaged file may fail anywhere
         raise ConfigError(
-            f"'{path}' is no whole .npz file of plain arrays ({type(error).__name__}: {error})."
+            f"'{path}' is no whole .npz file of plain arrays ({type(error).__name__}: {str(error)[:200]})."
         ) from None
+    strange = [key for key, array in found.items() if not isinstance(array, np.ndarray)]
+    if strange:
+        raise ConfigError(f"'{path}': '{strange[0]}' is no array. Write it again with numpy.savez.")
+    return found
 
 
 def load_npz(path: Path) -> Dataset:

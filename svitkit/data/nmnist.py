@@ -24,6 +24,8 @@ SIDE = 34
 POLARITIES = 2
 FIELDS = ("x", "y_pix", "p", "t", "offsets", "label")
 EVENT_BYTES = 5
+MAX_DURATION_US = 1 << 32
+"""Longer than an hour; a recording lasts a third of a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ def cut_frames(events: Events, timesteps: int, source: str) -> NDArray[np.uint8]
         (T, 2, 34, 34) uint8; counts above 255 become 255.
 
     Raises:
-        ConfigError: a pixel or polarity is out of range.
+        ConfigError: a pixel, polarity or time is out of range.
     """
     frames = np.zeros((timesteps, POLARITIES, SIDE, SIDE), np.uint8)
     if not len(events.t):
@@ -62,8 +64,10 @@ def cut_frames(events: Events, timesteps: int, source: str) -> NDArray[np.uint8]
     for name, values, limit in (("x", events.x, SIDE), ("y", events.y, SIDE), ("polarity", events.p, POLARITIES)):
         if int(values.min()) < 0 or int(values.max()) >= limit:
             raise ConfigError(f"{source}: an event has {name} {int(values.max())}, wanted 0..{limit - 1}.")
-    t = events.t.astype(np.int64)
-    t = (t - t.min()) * timesteps // (t.max() - t.min() + 1)
+    first, duration = events.t.min(), int(events.t.max()) - int(events.t.min())
+    if duration > MAX_DURATION_US:
+        raise ConfigError(f"{source}: the events lie {duration} microseconds apart, wanted {MAX_DURATION_US} at most.")
+    t = (events.t.astype(np.int64) - first.astype(np.int64)) * timesteps // (duration + 1)
     cell = ((t * POLARITIES + events.p) * SIDE + events.y) * SIDE + events.x
     counts = np.bincount(cell.astype(np.int64), minlength=frames.size)
     return np.minimum(counts, 255).astype(np.uint8).reshape(frames.shape)

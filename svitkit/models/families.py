@@ -19,6 +19,10 @@ from torch import nn
 from svitkit.errors import ConfigError, unknown_name
 from svitkit.manifest import STRICT
 
+MAX_PARAMETERS = 1 << 28
+"""Of a network that is built, about: as float32 1 GiB, which is also the most that is read of an ONNX file."""
+Depth = Annotated[int, Field(le=256)]
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FamilyArguments:
@@ -33,13 +37,13 @@ class FamilyArguments:
         mlp_ratio: hidden channels of an MLP per channel of the token stream.
     """
 
-    T: int = Field(default=4, ge=1)
-    in_channels: int = Field(default=3, ge=1)
-    img_size_h: int = Field(ge=1)
-    img_size_w: int = Field(ge=1)
-    num_classes: int = Field(ge=2)
-    embed_dims: int = Field(ge=8)
-    mlp_ratio: float = Field(default=4.0, gt=0)
+    T: int = Field(default=4, ge=1, le=4096)
+    in_channels: int = Field(default=3, ge=1, le=4096)
+    img_size_h: int = Field(ge=1, le=16384)
+    img_size_w: int = Field(ge=1, le=16384)
+    num_classes: int = Field(ge=2, le=1 << 20)
+    embed_dims: int = Field(ge=8, le=16384)
+    mlp_ratio: float = Field(default=4.0, gt=0, le=256)
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -65,7 +69,7 @@ class SpikformerArguments(FamilyArguments):
 
     patch_size: Literal[4, 16] = 4
     num_heads: int = Field(default=8, ge=1)
-    depths: int = Field(default=2, ge=1)
+    depths: Depth = Field(default=2, ge=1)
     pool_after_lif: bool = False
     attention_scale: float = Field(default=0.125, gt=0)
 
@@ -111,7 +115,7 @@ class SpikeDrivenTransformerArguments(FamilyArguments):
     """
 
     num_heads: int = Field(default=8, ge=1)
-    depths: int = Field(default=2, ge=1)
+    depths: Depth = Field(default=2, ge=1)
     pooling_stat: str = Field(default="0011", pattern="^[01]{4}$", coerce_numbers_to_str=True)
 
     def build(self) -> nn.Module:
@@ -153,7 +157,7 @@ class QKFormerArguments(FamilyArguments):
     """
 
     num_heads: Annotated[tuple[int, int, int], BeforeValidator(_for_every_stage)] = (2, 4, 8)
-    depths: tuple[int, int, int] = (1, 1, 2)
+    depths: tuple[Depth, Depth, Depth] = (1, 1, 2)
     qka_type: Literal["token", "channel"] = "token"
     patch_size: Literal[4, 16] = 16
 
@@ -215,8 +219,22 @@ def build_family(family: str, arguments: dict[str, Any]) -> nn.Module:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{family}: argument '{where}': {first['msg']}, got {first['input']!r}.") from None
+        raise ConfigError(f"{family}: argument '{where}': {first['msg']}, got {str(first['input'])[:80]!r}.") from None
+    _require_memory(checked)
     return checked.build()
+
+
+def _require_memory(arguments: FamilyArguments) -> None:
+    """Raises ConfigError before a network of absurd size is allocated."""
+    width, depths = arguments.embed_dims, getattr(arguments, "depths", 0)
+    blocks = depths if isinstance(depths, int) else sum(depths)
+    squares = 16 + blocks * (4 + 2 * arguments.mlp_ratio)  # weights of the stem and of the blocks
+    parameters = width * (width * squares + arguments.num_classes + 9 * arguments.in_channels)
+    if parameters > MAX_PARAMETERS:
+        raise ConfigError(
+            f"a network of embed_dims {width} and {blocks} blocks has about {parameters:.0f} parameters; at most "
+            f"{MAX_PARAMETERS} are built."
+        )
 
 
 def _require_multiple(name: str, value: int, of: int, why: str) -> None:

@@ -8,6 +8,7 @@ the network that is pruned. Pruning in several rounds gives a plan a round.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class PruneGroup:
     """
 
     name: str
-    channels: int = Field(ge=1)
+    channels: int = Field(ge=1, le=1 << 20)
     blocks: int = Field(default=1, ge=1)
     members: tuple[Member, ...]
     attributes: tuple[str, ...] = ()
@@ -122,9 +123,10 @@ def _check_group(pruned: PrunedGroup) -> None:
     if group.channels % group.blocks:
         raise ConfigError(f"{where}: {group.channels} channels do not divide into {group.blocks} blocks.")
     size = group.channels // group.blocks
-    counts = [sum(1 for channel in kept if channel // size == block) for block in range(group.blocks)]
-    if len(set(counts)) > 1:
-        raise ConfigError(f"{where}: its {group.blocks} blocks must keep equally many channels, got {counts}.")
+    counts = Counter(channel // size for channel in kept)
+    if len(counts) < group.blocks or len(set(counts.values())) > 1:
+        got = [counts[block] for block in range(min(group.blocks, 64))]
+        raise ConfigError(f"{where}: its {group.blocks} blocks must keep equally many channels, got {got}.")
 
 
 def apply_plan(model: nn.Module, plan: PrunePlan) -> None:

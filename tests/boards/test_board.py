@@ -207,3 +207,10 @@ def test_the_features_of_a_cpu_model_are_those_that_llvm_may_use(mcpu: str) -> N
     subtarget = map(str, tvm.target.codegen.llvm_get_cpu_features(tvm.target.Target(target)))
     may_use = set().union(*(LLVM_NAMES.get(name, set()) for name in subtarget))
     assert may_use == set(cpu.features)
+
+
+@pytest.mark.parametrize("line", ["cores = 2026-01-01", f"cores = {'9' * 5000}", f"cores = {'[' * 10_000}"])
+def test_a_file_that_breaks_parsers_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "b.toml").write_text(line)
+    with pytest.raises(ConfigError, match="cannot be read as TOML"):
+        read_board_file(tmp_path / "b.toml")

@@ -87,6 +87,11 @@ def test_what_a_device_does_not_say_speaks_against_nothing() -> None:
     assert mismatches(silent, load_board("raspberry-pi-4"), bundle_for("raspberry-pi-4")) == []
 
 
+def test_numbers_that_no_board_has_are_unknown() -> None:
+    facts = read_facts(f"cores\t{'9' * 5000}\npage_size\t\u0663\nMemTotal\t{'9' * 5000} kB\n")
+    assert (facts.cores, facts.page_size, facts.memory_bytes) == (None, None, None)
+
+
 def test_only_features_that_all_kinds_of_cores_have_count() -> None:
     facts = read_facts("Features\tfp asimd crc32 asimddp\nFeatures\tfp asimd crc32\n")
     assert facts.cpu_features == ("fp", "asimd", "crc32")
@@ -94,7 +99,14 @@ def test_only_features_that_all_kinds_of_cores_have_count() -> None:
 
 @pytest.mark.parametrize(
     ("printed", "libc"),
-    [("glibc 2.36", "2.36"), ("musl libc (aarch64)", "musl"), ("musl", "musl"), ("glibc", None), ("odd", None)],
+    [
+        ("glibc 2.36", "2.36"),
+        ("musl libc (aarch64)", "musl"),
+        ("musl", "musl"),
+        ("glibc", None),
+        ("odd", None),
+        ("glibc 2.\u00b2", None),
+    ],
 )
 def test_the_c_library_is_read_or_unknown(printed: str, libc: str | None) -> None:
     assert read_facts(f"libc\t{printed}\n").libc == libc

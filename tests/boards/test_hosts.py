@@ -177,3 +177,22 @@ def test_a_place_that_is_no_boards_is_refused(places: Path, table: str, message:
     places.write_text(PLACES + table)
     with pytest.raises(ConfigError, match=message):
         load_board("x")
+
+
+@pytest.mark.parametrize(
+    ("mend", "message"),
+    [
+        (("connect_timeout_s = 3", f"connect_timeout_s = {'9' * 5000}"), "cannot be read as TOML"),
+        (("connect_timeout_s = 3", f"port = {'[' * 10_000}"), "cannot be read as TOML"),
+        (("connect_timeout_s = 3", "port = 2026-01-01"), "cannot be read as TOML"),
+        (('identity = "', f'identity = "{"a" * 5000}'), "identity is .*there is no such file"),
+        (('identity = "', 'identity = "~nobody-of-that-name/'), "identity is .*there is no such file"),
+        (('"2-3"', '"2\\u0000"'), "an argument of prefix is empty, has two lines or a zero byte"),
+    ],
+)
+def test_a_file_that_breaks_parsers_is_refused(config: Path, mend: tuple[str, str], message: str) -> None:
+    text = config.read_text()
+    assert mend[0] in text
+    config.write_text(text.replace(*mend))
+    with pytest.raises(ConfigError, match=message):
+        host_of("raspberry-pi-4", None, config)

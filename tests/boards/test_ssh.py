@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from svitkit.boards import ssh_session
+from svitkit.boards.answers import Answer, write_tree
 from svitkit.boards.hosts import Host
-from svitkit.boards.ssh import open_ssh, write_tree
+from svitkit.boards.ssh import open_ssh
 from svitkit.errors import ConfigError, RunError
 from svitkit.runtime.clusters import CLUSTER_FILES, read_clusters
 from svitkit.runtime.device_state import STATE_FILES, read_device_state
@@ -64,7 +65,7 @@ def test_unchanged_files_are_not_sent_again_and_a_bundle_costs_one_command(
     verbs: list[str] = []
     call = ssh_session.SshSession.call
 
-    def note(session: ssh_session.SshSession, verb: str, *arguments: str, **options: object) -> ssh_session.Answer:
+    def note(session: ssh_session.SshSession, verb: str, *arguments: str, **options: object) -> Answer:
         verbs.append(verb)
         return call(session, verb, *arguments, **options)
 

@@ -108,9 +108,22 @@ async def babble(process: Any) -> None:
     process.exit(0)
 
 
+async def never_stop(process: Any) -> None:
+    while not process.is_closing():
+        process.stdout.write(b"Welcome!\n" * 10_000)
+        await process.stdout.drain()
+
+
+async def be_ready_nowhere(process: Any) -> None:
+    process.stdout.write(b"ready\t/tmp/run\n")
+    process.exit(0)
+
+
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
+        (never_stop, "printed more than 1048576 bytes before it was ready"),
+        (be_ready_nowhere, "cannot work there|cannot be reached"),
         (forbid, "lets one in, but svitkit cannot work there"),
         (hang_up, "cannot be reached: .*Check that the board is on"),
         (end_without_status, "cannot be reached|cannot work there"),

@@ -5,6 +5,8 @@ import io
 import pickle
 import struct
 import tarfile
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -412,6 +414,11 @@ def test_both_forms_of_nmnist_give_the_same_frames(tmp_path: Path) -> None:
         (lambda a: a.update(train_t=a["train_t"][:-1]), "do not go together"),
         (lambda a: a.update(train_t=a["train_t"] * 1.5), "wanted a row of integers"),
         (lambda a: a.update(train_offsets=np.zeros(0, int)), "do not go together"),
+        (
+            lambda a: a.update(train_t=a["train_t"].astype(np.int64) * -(1 << 40)),
+            "the events lie .* microseconds apart",
+        ),
+        (lambda a: a.update(train_t=a["train_t"].astype(np.uint64) << np.uint64(50)), "microseconds apart"),
     ],
 )
 def test_event_files_that_are_wrong_are_refused(
@@ -422,6 +429,33 @@ def test_event_files_that_are_wrong_are_refused(
     np.savez(tmp_path / "n.npz", **arrays)
     with pytest.raises(ConfigError, match=says):
         load_data(f"nmnist:{tmp_path / 'n.npz'}")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"no array", "'train_y' is no array"),
+        (b"\x93NUMPY\x01\x00\x06\x00{'a':(", "no whole .npz file of plain arrays"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{", "no whole .npz file of plain arrays"),
+    ],
+)
+def test_an_array_that_is_none_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    source = npz(tmp_path / "d.npz", train_y=None)
+    with zipfile.ZipFile(tmp_path / "d.npz", "a") as archive:
+        archive.writestr("train_y.npy", content)
+    with pytest.raises(ConfigError, match=says):
+        load_data(source)
+
+
+def test_a_batch_that_numbers_billions_of_objects_takes_no_memory_for_them() -> None:
+    numbered = pickle.PROTO + b"\x02" + pickle.NONE + pickle.LONG_BINPUT + struct.pack("<I", 1 << 29) + pickle.STOP
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError, match="no CIFAR-10 batch"):
+            read_batch(numbered, "a batch")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("content", [b"", b"1234567"])

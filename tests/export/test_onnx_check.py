@@ -166,6 +166,67 @@ def training_graph(model):
     model.training_info.add()
 
 
+def too_many_nodes(model):
+    model.graph.node.extend([model.graph.node[0]] * 20_000)
+
+
+def weight_of_many_axes(model):
+    tensor = weight_of(model)
+    tensor.dims.extend([1] * 9)
+
+
+def value_of_many_axes(model):
+    shape = model.graph.value_info[0].type.tensor_type.shape
+    for _ in range(9):
+        shape.dim.add().dim_value = 1
+
+
+def sparse_attribute(model):
+    values = helper.make_tensor("s", TensorProto.FLOAT, [1], [1.0])
+    indices = helper.make_tensor("i", TensorProto.INT64, [1], [0])
+    node = node_of(model, "Constant")
+    node.attribute[0].CopyFrom(helper.make_attribute("sparse_value", helper.make_sparse_tensor(values, indices, [4])))
+
+
+def deep_graphs(model):
+    graph = helper.make_graph([], "g", [], [])
+    for _ in range(20):
+        graph = helper.make_graph([helper.make_node("If", ["c"], ["y"], then_branch=graph)], "g", [], [])
+    node_of(model, "Conv").attribute.append(helper.make_attribute("body", graph))
+
+
+def two_inputs(model):
+    value = model.graph.input.add()
+    value.CopyFrom(model.graph.input[0])
+    value.name = "second"
+
+
+def integer_input(model):
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT8
+
+
+def open_padding(model):
+    node_of(model, "Conv").attribute.append(helper.make_attribute("auto_pad", "SAME_UPPER"))
+
+
+def absurd_number(model):
+    node = node_of(model, "Conv")
+    next(item for item in node.attribute if item.name == "strides").ints[0] = 1 << 60
+
+
+def more_pieces_than_outputs(model):
+    node = node_of(model, "MaxPool")
+    node.op_type = "Split"
+    del node.attribute[:]
+    node.attribute.append(helper.make_attribute("num_outputs", 1 << 30))
+
+
+def empty_weight_of_absurd_extent(model):
+    tensor = weight_of(model)
+    tensor.dims[:] = [0, 1 << 62]
+    tensor.raw_data = b""
+
+
 def no_graph(model):
     model.ClearField("graph")
 
@@ -202,6 +263,17 @@ HOSTILE = [
     (other_opset, UnsupportedError, "version 99"),
     (future_format, UnsupportedError, "IR version 99"),
     (training_graph, UnsupportedError, "training graphs"),
+    (too_many_nodes, ConfigError, "nodes; at most 20000"),
+    (weight_of_many_axes, UnsupportedError, "axes; at most 8"),
+    (value_of_many_axes, UnsupportedError, "axes; at most 8"),
+    (sparse_attribute, UnsupportedError, "no plain value in 'sparse_value'"),
+    (deep_graphs, UnsupportedError, "no plain value in 'body'"),
+    (two_inputs, UnsupportedError, "has the input 'second' besides 'input'"),
+    (integer_input, UnsupportedError, "the first input is 'input', INT8"),
+    (open_padding, UnsupportedError, "leaves its padding open"),
+    (absurd_number, ConfigError, "numbers in 'strides' that no tensor has"),
+    (more_pieces_than_outputs, ConfigError, "1 outputs, but num_outputs 1073741824"),
+    (empty_weight_of_absurd_extent, ConfigError, "one that no tensor has"),
     (no_graph, ConfigError, "no graph"),
 ]
 

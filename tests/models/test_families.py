@@ -83,6 +83,10 @@ def test_a_run_starts_from_fresh_state(family: str) -> None:
         ("qkformer", {"qka_type": "both"}, "qka_type"),
         ("qkformer", {"img_size_w": 8}, "too small"),
         ("qkformer", {"depths": (1, 1, -1)}, "not negative"),
+        ("qkformer", {"depths": (1, 1, 65536)}, "depths.*less than or equal to 256"),
+        ("spikformer", {"depths": 1 << 40}, "depths.*less than or equal to 256"),
+        ("spikformer", {"embed_dims": 1 << 60}, "embed_dims.*less than or equal to 16384"),
+        ("spikformer", {"embed_dims": 16384, "depths": 256}, "about .* parameters; at most 268435456 are built"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(family: str, changes: dict[str, Any], says: str) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import ValidationError
 from spikingjelly.activation_based import layer
 from torch import nn
 
@@ -43,6 +44,13 @@ def test_removed_channels_leave_every_tensor_and_every_attribute() -> None:
     assert (model[0].in_channels, model[0].out_channels, model[1].num_features) == (2, 3, 3)
     assert (model[2].in_channels, model[2].out_channels, model[2].groups) == (3, 3, 3)
     assert (model[3].in_channels, model[3].out_channels) == (3, 4)
+
+
+def test_a_group_of_absurdly_many_channels_or_blocks_is_refused_at_once() -> None:
+    with pytest.raises(ValidationError, match="less than or equal to 1048576"):
+        replace(chain_group(), channels=1 << 60)
+    with pytest.raises(ConfigError, match=r"its 1048576 blocks must keep equally many channels, got \[1, 0, 0"):
+        apply_plan(chain(), plan_of(replace(chain_group(), channels=1 << 20, blocks=1 << 20), 0))
 
 
 def test_the_smaller_network_computes_what_the_masked_one_computes() -> None:

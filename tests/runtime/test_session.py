@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from svitkit.errors import ConfigError, RunError, VerificationError
-from svitkit.manifest import read_manifest, write_manifest
+from svitkit.manifest import check_files, read_manifest, write_manifest
 from svitkit.runtime.session import Session
 from tests.runtime import bundles
 
@@ -155,6 +155,14 @@ def test_a_bundle_for_another_architecture_is_refused(tiny_bundle: Path) -> None
     write_manifest(tiny_bundle, dataclasses.replace(read_manifest(tiny_bundle), triple=other))
     with pytest.raises(ConfigError, match=r"built for \w+, this machine is \w+: run it through board"):
         Session(tiny_bundle)
+
+
+@pytest.mark.parametrize("name", ["../model.so", "/etc/passwd", "..", "", "a" * 5000, "\u00e9" * 200, "model.so\0"])
+def test_a_manifest_that_names_what_is_no_file_of_the_bundle_is_refused(tiny_bundle: Path, name: str) -> None:
+    manifest = read_manifest(tiny_bundle)
+    files = {**manifest.files, name: manifest.files["model.so"]}
+    with pytest.raises(VerificationError, match="no plain file of the bundle"):
+        check_files(tiny_bundle, dataclasses.replace(manifest, files=files))
 
 
 def test_a_directory_without_manifest_is_no_bundle(tmp_path: Path) -> None:
