@@ -111,6 +111,7 @@ def test_branches_to_one_label_are_one_loop() -> None:
     assert loops(function)[1] == Loop(first=2, last=3)
 
 
+@pytest.mark.slow
 @needs_qemu
 def test_counters_of_the_running_code_are_those_by_hand(tmp_path: Path) -> None:
     assembly = read_assembly(LISTING, AARCH64)

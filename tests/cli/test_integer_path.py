@@ -15,7 +15,7 @@ def ask(svitkit, *arguments: str, code: int = 0) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("method", ["int8", "int4"])
+@pytest.mark.parametrize("method", [pytest.param("int8", marks=pytest.mark.slow), "int4"])
 def test_integer_weights_go_all_the_way(svitkit, tmp_path: Path, method: str) -> None:
     report = ask(svitkit, "compress", "digits-spikformer", "-o", "small", "--method", method, "--limit", "60")["report"]
     assert report["satisfied"] is True

@@ -27,7 +27,7 @@ def accuracy(svitkit, what: str) -> float:
     return evaluation["accuracy_percent"]
 
 
-@pytest.mark.parametrize("mode", ["sequence", "step"])
+@pytest.mark.parametrize("mode", ["sequence", pytest.param("step", marks=pytest.mark.slow)])
 def test_a_network_keeps_its_accuracy_through_export_build_and_bench(mode, svitkit, tmp_path):
     exported = ask(svitkit, "export", "digits-spikformer", "-o", "model.onnx", "--mode", mode)
     assert exported["operators"]["ai.svitkit::LIF"] == len(exported["metadata"]["lif_layers"])

@@ -64,6 +64,7 @@ def test_an_error_in_a_worker_is_the_same_error_here(executor: RayExecutor) -> N
         measured(executor, WRONG)
 
 
+@pytest.mark.slow
 def test_what_was_begun_and_not_waited_for_is_told_the_next_time(
     executor: RayExecutor, notes: Path, tmp_path: Path
 ) -> None:

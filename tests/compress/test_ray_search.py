@@ -47,11 +47,11 @@ def locally(checkpoint: Checkpoint, data: Dataset, tmp_path_factory: pytest.Temp
 
 
 def worker_processes() -> list[int]:
-    """Finds the processes that measure: Ray names them after the class and the method."""
+    """Finds the processes that measure, or wait for the next candidate: Ray names them after their class."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(b"ray::Worker.measure"):
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(b"ray::Worker"):
                 found.append(int(entry.name))
         except OSError:
             continue
@@ -64,7 +64,7 @@ def test_kill_9_of_workers_in_mid_sweep_changes_nothing_in_the_result(
     killed: list[int] = []
 
     def kill(stage: str, done: int, total: int) -> None:
-        if stage == "sweep" and done in (3, 8):
+        if stage == "sweep" and done >= 3 and len(killed) < 2:
             for process in worker_processes()[:1]:
                 os.kill(process, signal.SIGKILL)
                 killed.append(process)
