@@ -8,7 +8,7 @@ from svitkit.report.blocks import Cell, Charts, Columns, Fold, Group, Paragraph,
 from svitkit.report.sections import make_sections
 from svitkit.report.sections.compression import compression
 from svitkit.report.sections.environment import environment
-from svitkit.report.sections.latency import drift, latency
+from svitkit.report.sections.latency import latency
 from svitkit.report.sections.layers import layers
 from svitkit.report.sections.load import load
 from svitkit.report.sections.overview import overview
@@ -80,13 +80,6 @@ def test_a_run_without_accuracy_is_named_beside_the_charts():
 def test_one_run_without_any_figure_leaves_no_chart():
     (group,) = only(tradeoffs([run("a", record(accuracy=None, samples_ms=(1.0,)))]), Group)
     assert [type(block) for block in group.blocks] == [Paragraph]
-
-
-@pytest.mark.parametrize(
-    ("samples", "expected"), [([10, 10, 20, 20], 1.0), ([20, 20, 10, 10], -0.5), ([7] * 5, 0.0), ([7], None)]
-)
-def test_drift_compares_the_halves(samples, expected):
-    assert drift(samples) == expected
 
 
 def test_samples_are_drawn_over_time_only_where_they_drift():

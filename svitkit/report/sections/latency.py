@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -12,7 +11,7 @@ from svitkit.report.pareto import Point
 from svitkit.report.runs import Run, by_place, styles
 from svitkit.report.scale import make_scale
 from svitkit.report.words import between, figure
-from svitkit.runtime.latency import percentile
+from svitkit.runtime.latency import percentile, read_stability
 
 CURVE_POINTS = 160
 SHOWN_PERCENT = 95
@@ -46,15 +45,6 @@ def latency(runs: Sequence[Run]) -> Section:
     )
     groups = [_board(title, own, style) for title, own in by_place(runs).items()]
     return Section(anchor="latency", title="Latency distributions", blocks=(said, *groups))
-
-
-def drift(samples_ns: Sequence[int]) -> float | None:
-    """Returns how far the median of the second half is from that of the first, as a share; None for one sample."""
-    half = len(samples_ns) // 2
-    if half == 0:
-        return None
-    early, late = statistics.median(samples_ns[:half]), statistics.median(samples_ns[half:])
-    return (late - early) / early
 
 
 def _board(title: str, runs: Sequence[Run], style: dict[str, int]) -> Group:
@@ -117,7 +107,8 @@ def _curve(ordered: Sequence[float], highest: float) -> list[tuple[float, float]
 
 def _drift(run: Run) -> float | None:
     """Returns the drift where it means something: that of an emulator's times is not judged."""
-    return None if run.record.emulated else drift(run.record.samples_ns)
+    stability = None if run.record.emulated else read_stability(run.record.samples_ns, inputs=1)
+    return None if stability is None else stability.drift
 
 
 def _over_time(run: Run, style: int) -> Chart:
