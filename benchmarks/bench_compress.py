@@ -46,7 +46,7 @@ from svitkit.compress.finetune import finetune, finetune_options
 from svitkit.compress.options import INTEGER_METHODS
 from svitkit.errors import SvitError, unknown_name
 from svitkit.models.checkpoint import Checkpoint
-from svitkit.runtime.device_state import read_device_name
+from svitkit.runtime.bench.device_state import read_device_name
 
 PAPER_SAVING = 0.2668
 """Of PrimeSVT's abstract, arXiv 2606.03428."""

@@ -44,7 +44,7 @@ from benchmarks.network_files import Files, write_files
 from benchmarks.networks import BenchNetwork, load_network, network_names
 from benchmarks.peers import Runtime, load
 from svitkit.errors import SvitError
-from svitkit.runtime.device_state import read_device_name
+from svitkit.runtime.bench.device_state import read_device_name
 from svitkit.zoo import ZOO
 
 DEFAULT = "spikformer-4-384"

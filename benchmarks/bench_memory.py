@@ -36,9 +36,9 @@ from benchmarks.peers import first_line, quantized
 from svitkit.boards.board import load_board
 from svitkit.errors import RunError, SvitError
 from svitkit.models.checkpoint import save_checkpoint
+from svitkit.runtime.bench.device_state import read_device_name
+from svitkit.runtime.bench.runner_report import parse_report
 from svitkit.runtime.build import build_bundle
-from svitkit.runtime.device_state import read_device_name
-from svitkit.runtime.runner_report import parse_report
 
 PROBE = Path(__file__).parent / "memory_probe.py"
 MIB = 1 << 20

@@ -44,8 +44,8 @@ from svitkit.models.run import example_input
 from svitkit.models.spec import match_dataset
 from svitkit.predict import predict_latency
 from svitkit.proven import calibration_images, samples
+from svitkit.runtime.bench.device_state import read_device_name
 from svitkit.runtime.build import build_bundle
-from svitkit.runtime.device_state import read_device_name
 
 UNPRUNED = "unpruned"
 TIMED_IMAGES = 16

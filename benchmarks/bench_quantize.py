@@ -44,7 +44,7 @@ from svitkit.errors import SvitError
 from svitkit.manifest import read_manifest
 from svitkit.models.checkpoint import Checkpoint
 from svitkit.models.run import example_input
-from svitkit.runtime.device_state import read_device_name
+from svitkit.runtime.bench.device_state import read_device_name
 
 FLOAT32_BITS = 32
 

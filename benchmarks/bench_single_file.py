@@ -38,9 +38,9 @@ from svitkit.errors import ConfigError, RunError, SvitError
 from svitkit.evaluate import load_for
 from svitkit.export.metadata import read_metadata
 from svitkit.proven import build_proven, samples
-from svitkit.runtime.device_state import read_device_name
-from svitkit.runtime.runner_process import check_end
-from svitkit.runtime.runner_report import RunnerReport, parse_report
+from svitkit.runtime.bench.device_state import read_device_name
+from svitkit.runtime.bench.runner_process import check_end
+from svitkit.runtime.bench.runner_report import RunnerReport, parse_report
 
 IMAGES = 8
 REPEAT = 200

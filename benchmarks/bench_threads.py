@@ -34,8 +34,8 @@ from benchmarks.networks import BenchNetwork, load_network, network_names
 from benchmarks.peers import Runtime
 from svitkit.boards.board import load_board
 from svitkit.errors import SvitError, VerificationError
+from svitkit.runtime.bench.device_state import read_device_name
 from svitkit.runtime.build import build_bundle
-from svitkit.runtime.device_state import read_device_name
 from svitkit.runtime.session import Session
 
 

@@ -45,7 +45,7 @@ from svitkit.manifest import read_manifest
 from svitkit.models.checkpoint import Checkpoint
 from svitkit.models.run import example_input
 from svitkit.models.size import layer_parameters
-from svitkit.runtime.device_state import read_device_name
+from svitkit.runtime.bench.device_state import read_device_name
 
 
 def measure(

@@ -20,9 +20,9 @@ from benchmarks.assembly import ISAS, Assembly, read_assembly
 from benchmarks.program_files import write_program
 from svitkit.boards.board import Board, load_board, read_cpus
 from svitkit.boards.transports import qemu_command
+from svitkit.runtime.bench.runner_process import check_end
 from svitkit.runtime.pipeline import Compiled, compile_functions, compile_network
 from svitkit.runtime.program import Program
-from svitkit.runtime.runner_process import check_end
 from svitkit.runtime.toolchain import link_shared
 
 TIMEOUT_S = 1800.0

@@ -39,9 +39,9 @@ from benchmarks.program_files import profile_calls, write_inputs, write_program
 from svitkit.boards.board import Board, load_board, read_cpus
 from svitkit.errors import SvitError, unknown_name
 from svitkit.export.pipeline import export_onnx
+from svitkit.runtime.bench.device_state import read_device_name
 from svitkit.runtime.cost_model import CostModel, Method
 from svitkit.runtime.cost_tables import COSTS
-from svitkit.runtime.device_state import read_device_name
 from svitkit.runtime.host_clock import measure_clock_mhz
 from svitkit.runtime.import_onnx import Graph, import_onnx
 from svitkit.runtime.lowering.rules import lower

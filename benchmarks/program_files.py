@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svitkit.boards.board import Board
+from svitkit.runtime.bench.runner_process import check_end
+from svitkit.runtime.bench.runner_report import RunnerReport, parse_report
 from svitkit.runtime.pipeline import Compiled
 from svitkit.runtime.program import to_text, weight_bytes
-from svitkit.runtime.runner_process import check_end
-from svitkit.runtime.runner_report import RunnerReport, parse_report
 from svitkit.runtime.toolchain import build_runner
 
 INPUTS = "inputs.bin"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from svitkit.data.dataset import Dataset
     from svitkit.manifest import Manifest
     from svitkit.models.checkpoint import Checkpoint
-    from svitkit.runtime.record import BenchRecord
+    from svitkit.runtime.bench.record import BenchRecord
 
 CHECKPOINT, ONNX, BUNDLE, RECORD = ARTEFACTS = ("checkpoint", "model.onnx", "bundle", "record.json")
 BOARD_IMAGES = 1000
@@ -155,9 +155,9 @@ def deploy(
     Raises:
         SvitError: a stage failed; what the stages before it made stays.
     """
-    from svitkit.runtime.bench_options import BenchOptions
-    from svitkit.runtime.measure import bench
-    from svitkit.runtime.record import write_record
+    from svitkit.runtime.bench.measure import bench
+    from svitkit.runtime.bench.options import BenchOptions
+    from svitkit.runtime.bench.record import write_record
 
     prepare_folder(out)
     require_reachable(board, options)

@@ -107,8 +107,8 @@ def evaluate_bundle(
         SvitError: the bundle cannot run on the board, or the data do not fit.
     """
     from svitkit.boards.board import load_board
-    from svitkit.runtime.bench_options import BenchOptions
-    from svitkit.runtime.measure import bench
+    from svitkit.runtime.bench.measure import bench
+    from svitkit.runtime.bench.options import BenchOptions
 
     if split != "test":
         raise ConfigError(
@@ -163,7 +163,7 @@ def load_for_each(models: Mapping[str, ModelMetadata], data: str) -> dict[str, D
 
 
 def _seen_by(model: ModelMetadata, dataset: Dataset) -> Dataset:
-    from svitkit.runtime.device_checks import check_data
+    from svitkit.runtime.bench.device_checks import check_data
 
     check_data(dataset, model)
     return replace(dataset, normalization=model.normalization)

@@ -17,10 +17,10 @@ from svitkit.cli.options import FINDING, AsJson, Data, Host, Wait
 from svitkit.cli.output import answer, progress
 
 if TYPE_CHECKING:
-    from svitkit.runtime.baseline import Baseline
-    from svitkit.runtime.bench_options import BenchOptions
-    from svitkit.runtime.fleet_results import FleetRun
-    from svitkit.runtime.gate import Gate
+    from svitkit.runtime.bench.baseline import Baseline
+    from svitkit.runtime.bench.fleet_results import FleetRun
+    from svitkit.runtime.bench.gate import Gate
+    from svitkit.runtime.bench.options import BenchOptions
 
 PERCENT = 100
 
@@ -48,7 +48,7 @@ class Wish:
 
 def _show_schema(wanted: bool) -> None:
     if wanted:
-        from svitkit.runtime.fleet_results import json_schema
+        from svitkit.runtime.bench.fleet_results import json_schema
 
         typer.echo(json.dumps(json_schema(), indent=2))
         raise typer.Exit
@@ -175,9 +175,9 @@ def bench(
         )
     if baseline is None and (max_slowdown is not None or max_growth is not None):
         raise typer.BadParameter("--max-slowdown and --max-growth are limits of a comparison and need --baseline PATH")
-    from svitkit.runtime.baseline import read_baseline
-    from svitkit.runtime.bench_options import BenchOptions, threads_or_auto
-    from svitkit.runtime.gate import Gate
+    from svitkit.runtime.bench.baseline import read_baseline
+    from svitkit.runtime.bench.gate import Gate
+    from svitkit.runtime.bench.options import BenchOptions, threads_or_auto
 
     limits = {"max_slowdown": max_slowdown, "max_growth": max_growth}
     wish = Wish(
@@ -219,11 +219,11 @@ def _bench_one(bundle: Path, board: str | None, host: str | None, wish: Wish, *,
     from svitkit.cli.fleet_view import comparison_table, is_regression
     from svitkit.evaluate import load_for
     from svitkit.manifest import read_manifest
-    from svitkit.runtime.fleet import run_key
-    from svitkit.runtime.gate import compare_runs
-    from svitkit.runtime.measure import bench as measure
-    from svitkit.runtime.profile_table import render_whole
-    from svitkit.runtime.record import record_json, write_record
+    from svitkit.runtime.bench.fleet import run_key
+    from svitkit.runtime.bench.gate import compare_runs
+    from svitkit.runtime.bench.measure import bench as measure
+    from svitkit.runtime.bench.profile_table import render_whole
+    from svitkit.runtime.bench.record import record_json, write_record
 
     with answer(as_json) as show:
         manifest = read_manifest(bundle)
@@ -259,11 +259,11 @@ def _bench_fleet(bundles: list[Path], boards: list[str], wish: Wish, resume: boo
     from svitkit.cli.fleet_bars import fleet_bars
     from svitkit.cli.fleet_view import exit_code, view_fleet
     from svitkit.evaluate import load_for_each
-    from svitkit.runtime.fleet import Job, plan_jobs, run_fleet
-    from svitkit.runtime.fleet_results import open_results
-    from svitkit.runtime.gate import compare_runs
-    from svitkit.runtime.measure import bench as measure
-    from svitkit.runtime.record import BenchRecord
+    from svitkit.runtime.bench.fleet import Job, plan_jobs, run_fleet
+    from svitkit.runtime.bench.fleet_results import open_results
+    from svitkit.runtime.bench.gate import compare_runs
+    from svitkit.runtime.bench.measure import bench as measure
+    from svitkit.runtime.bench.record import BenchRecord
 
     assert wish.out is not None
     with answer(as_json) as show:

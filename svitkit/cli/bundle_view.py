@@ -12,10 +12,10 @@ from svitkit.cli.views import View, network_table
 from svitkit.errors import ConfigError
 from svitkit.manifest import Manifest, read_manifest
 from svitkit.parts import bundle_sha256, read_part
-from svitkit.runtime.profile import Profile, read_calls
-from svitkit.runtime.profile_table import microseconds
-from svitkit.runtime.record import read_record
-from svitkit.runtime.record_table import NOT_A_BOARD
+from svitkit.runtime.bench.profile import Profile, read_calls
+from svitkit.runtime.bench.profile_table import microseconds
+from svitkit.runtime.bench.record import read_record
+from svitkit.runtime.bench.record_table import NOT_A_BOARD
 
 PROGRAM_NAME = "program.txt"
 RECORD_NAME = "record.json"

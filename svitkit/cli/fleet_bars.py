@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from svitkit.progress import Advance
-from svitkit.runtime.fleet import Job
-from svitkit.runtime.fleet_results import FleetRun
+from svitkit.runtime.bench.fleet import Job
+from svitkit.runtime.bench.fleet_results import FleetRun
 
 
 class FleetBars:

@@ -10,10 +10,10 @@ from rich.console import RenderableType
 
 from svitkit.cli.options import FINDING
 from svitkit.cli.output import kibibytes, table
-from svitkit.runtime.fleet_results import FleetRun, RunKey
-from svitkit.runtime.gate import Comparison
-from svitkit.runtime.record import BenchRecord
-from svitkit.runtime.record_table import NOT_A_BOARD
+from svitkit.runtime.bench.fleet_results import FleetRun, RunKey
+from svitkit.runtime.bench.gate import Comparison
+from svitkit.runtime.bench.record import BenchRecord
+from svitkit.runtime.bench.record_table import NOT_A_BOARD
 
 FAILURE = 1
 Compared = Mapping[RunKey, tuple[Comparison, ...]]

@@ -153,7 +153,7 @@ def deploy(
     from svitkit.compress.settings import told_settings
     from svitkit.deploy import DeployOptions, Shortfall, default_folder
     from svitkit.deploy import deploy as run
-    from svitkit.runtime.record_table import render_record
+    from svitkit.runtime.bench.record_table import render_record
 
     options = DeployOptions(
         method=method,

@@ -139,8 +139,8 @@ def _tokens_table(reduced: tuple[TokenReduction, ...]) -> RenderableType:
 
 def view_record(path: Path) -> View:
     """Shows the record of a measurement."""
-    from svitkit.runtime.profile_table import render_whole
-    from svitkit.runtime.record import read_record, record_json
+    from svitkit.runtime.bench.profile_table import render_whole
+    from svitkit.runtime.bench.record import read_record, record_json
 
     record = read_record(path)
     return {"kind": "record", "record": json.loads(record_json(record))}, [*render_whole(record)]

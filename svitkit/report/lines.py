@@ -9,7 +9,7 @@ from typing import Any
 
 from svitkit.errors import ConfigError
 from svitkit.manifest import from_json
-from svitkit.runtime.record import BenchRecord, read_record
+from svitkit.runtime.bench.record import BenchRecord, read_record
 
 
 @dataclass(frozen=True, kw_only=True)

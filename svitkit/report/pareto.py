@@ -8,7 +8,7 @@ from functools import cached_property
 
 from svitkit.report.runs import Run, place
 from svitkit.report.words import KIBIBYTE
-from svitkit.runtime.latency import percentile
+from svitkit.runtime.bench.latency import percentile
 
 CONFIDENCE = 0.95
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from svitkit.errors import ConfigError
 from svitkit.report.artefacts import Artefacts, find_artefacts
 from svitkit.report.lines import Reading, read_file
-from svitkit.runtime.record import BenchRecord
+from svitkit.runtime.bench.record import BenchRecord
 
 RECORD = "record.json"  # as ``svitkit deploy`` names it
 SHORT_HASH = 8

@@ -10,7 +10,7 @@ import pytest
 from svitkit.boards.board import board_names, load_board
 from svitkit.boards.transports import QEMU, SYSROOT, open_transport, qemu_command
 from svitkit.errors import RunError
-from svitkit.runtime.runner_process import check_end
+from svitkit.runtime.bench.runner_process import check_end
 
 pytestmark = pytest.mark.skipif(
     shutil.which(QEMU) is None or not SYSROOT.is_dir(), reason="qemu-user-static or libc6-arm64-cross is not installed"

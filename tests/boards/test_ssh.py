@@ -13,9 +13,9 @@ from svitkit.boards.answers import Answer, write_tree
 from svitkit.boards.hosts import Host
 from svitkit.boards.ssh import open_ssh
 from svitkit.errors import ConfigError, RunError
-from svitkit.runtime.clusters import CLUSTER_FILES, read_clusters
-from svitkit.runtime.device_state import STATE_FILES, read_device_state
-from svitkit.runtime.power_meter import METER_FILES, find_meter
+from svitkit.runtime.bench.clusters import CLUSTER_FILES, read_clusters
+from svitkit.runtime.bench.device_state import STATE_FILES, read_device_state
+from svitkit.runtime.bench.power_meter import METER_FILES, find_meter
 from tests.boards.ssh_server import Server, wait_until
 from tests.runtime.sysfs_trees import BOARDS, plant
 

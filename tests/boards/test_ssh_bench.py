@@ -20,13 +20,13 @@ from svitkit.boards.transports import QEMU, SYSROOT, qemu_command
 from svitkit.cli.app import Session, app
 from svitkit.errors import ConfigError, RunError
 from svitkit.files import sha256
-from svitkit.runtime.bench_options import BenchOptions
-from svitkit.runtime.device_state import DeviceState
-from svitkit.runtime.measure import as_started, bench
+from svitkit.runtime.bench.device_state import DeviceState
+from svitkit.runtime.bench.measure import as_started, bench
+from svitkit.runtime.bench.options import BenchOptions
 from tests.boards.ssh_server import Server
 from tests.boards.test_device_facts import A53
 from tests.runtime import bundles
-from tests.runtime.test_measure import images, write_bundle
+from tests.runtime.bench.test_measure import images, write_bundle
 
 GOVERNOR = "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
 ZONE = "sys/class/thermal/thermal_zone0"

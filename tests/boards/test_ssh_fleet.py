@@ -17,12 +17,12 @@ from svitkit import doctor
 from svitkit.boards.board import load_board
 from svitkit.boards.ssh import open_ssh
 from svitkit.cli.app import Session, app
-from svitkit.runtime.bench_options import BenchOptions
-from svitkit.runtime.measure import bench
+from svitkit.runtime.bench.measure import bench
+from svitkit.runtime.bench.options import BenchOptions
 from tests.boards.ssh_server import Server, wait_until
 from tests.boards.test_device_facts import A53
 from tests.boards.test_ssh_bench import MODEL, write_tree
-from tests.runtime.test_measure import images, write_bundle
+from tests.runtime.bench.test_measure import images, write_bundle
 
 PLACES = ("pi4-left", "pi4-right")
 

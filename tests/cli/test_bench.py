@@ -18,8 +18,8 @@ from svitkit.boards.board import load_board
 from svitkit.cli.app import Session, app
 from svitkit.errors import ConfigError
 from tests.boards.ssh_server import wait_until
-from tests.runtime import test_measure
-from tests.runtime.test_measure import images, write_bundle
+from tests.runtime.bench import test_measure
+from tests.runtime.bench.test_measure import images, write_bundle
 
 NAMES = ("a", "b", "c")
 Bench = Callable[..., Result]

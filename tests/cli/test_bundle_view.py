@@ -12,10 +12,10 @@ from svitkit.cli.bundle_view import view_bundle
 from svitkit.errors import ConfigError
 from svitkit.files import sha256
 from svitkit.manifest import KernelChoice, LIFLayer, SparseWeights, read_manifest, write_manifest
-from svitkit.runtime.profile import LayerTime, Profile
-from svitkit.runtime.record import write_record
+from svitkit.runtime.bench.profile import LayerTime, Profile
+from svitkit.runtime.bench.record import write_record
 from tests.runtime import bundles
-from tests.runtime.test_record import record
+from tests.runtime.bench.test_record import record
 
 CHOICE = KernelChoice(layer="fire", kernel="fire", reason="it is the only one")
 TIMES = {"stem": 1000, "fire": 2000, "head": 3000}

@@ -29,15 +29,15 @@ from svitkit.errors import SvitError
 from svitkit.manifest import MANIFEST_NAME, check_files, read_manifest
 from svitkit.models.checkpoint import SPEC_NAME, WEIGHTS_NAME, load_checkpoint
 from svitkit.models.weights import read_safetensors
-from svitkit.runtime.clusters import choose_cpus, read_clusters
-from svitkit.runtime.device_state import DeviceState, read_device_state, throttled_between, throttling
-from svitkit.runtime.fleet_results import read_results
+from svitkit.runtime.bench.clusters import choose_cpus, read_clusters
+from svitkit.runtime.bench.device_state import DeviceState, read_device_state, throttled_between, throttling
+from svitkit.runtime.bench.fleet_results import read_results
+from svitkit.runtime.bench.power_meter import find_meter
+from svitkit.runtime.bench.record import read_record
+from svitkit.runtime.bench.runner_report import parse_report
+from svitkit.runtime.bench.sustained import sustained_sensors
 from svitkit.runtime.import_onnx import import_onnx
 from svitkit.runtime.pipeline import lower_network
-from svitkit.runtime.power_meter import find_meter
-from svitkit.runtime.record import read_record
-from svitkit.runtime.runner_report import parse_report
-from svitkit.runtime.sustained import sustained_sensors
 from tests.boards.test_preflight import bundle_for
 from tests.fuzz import libsvit, seeds
 from tests.fuzz.mutate import (

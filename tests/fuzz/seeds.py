@@ -23,15 +23,15 @@ from svitkit.boards.board import BOARDS_FOLDER, CPUS_FILE
 from svitkit.export.pipeline import export_onnx
 from svitkit.manifest import FileEntry, KernelChoice, Manifest, SparseWeights, to_json
 from svitkit.models.checkpoint import SPEC_NAME, WEIGHTS_NAME, Checkpoint, save_checkpoint
-from svitkit.runtime.fleet_results import FleetHeader, FleetRun, RunKey
-from svitkit.runtime.record import record_json
+from svitkit.runtime.bench.fleet_results import FleetHeader, FleetRun, RunKey
+from svitkit.runtime.bench.record import record_json
 from tests.boards.test_device_facts import DEVICES
 from tests.export.quantized import quantize, quantize_neurons
 from tests.export.reduced import reduced, shallow
 from tests.fuzz import libsvit
 from tests.runtime import bundles, node_suite
+from tests.runtime.bench.test_record import record
 from tests.runtime.sysfs_trees import BOARDS
-from tests.runtime.test_record import record
 from tests.runtime.test_sparse import SPARSE_PROGRAM
 
 HOSTS = b"""\

@@ -15,14 +15,14 @@ from svitkit.models.plan import Member, PrunedGroup, PruneGroup, PrunePlan
 from svitkit.models.spec import InputQuantization, ModelSpec, QuantizationSpec, TokenReduction
 from svitkit.report.artefacts import Artefacts
 from svitkit.report.runs import Run
-from svitkit.runtime.device_state import DeviceState
-from svitkit.runtime.energy import Energy
-from svitkit.runtime.latency import summarize_latency
-from svitkit.runtime.profile import Profile
-from svitkit.runtime.record import Accuracy, BenchRecord, Golden, Memory, record_json
-from svitkit.runtime.runner_report import LayerTime
-from svitkit.runtime.streaming import Stream
-from svitkit.runtime.sustained import Sustained, SustainedWindow
+from svitkit.runtime.bench.device_state import DeviceState
+from svitkit.runtime.bench.energy import Energy
+from svitkit.runtime.bench.latency import summarize_latency
+from svitkit.runtime.bench.profile import Profile
+from svitkit.runtime.bench.record import Accuracy, BenchRecord, Golden, Memory, record_json
+from svitkit.runtime.bench.runner_report import LayerTime
+from svitkit.runtime.bench.streaming import Stream
+from svitkit.runtime.bench.sustained import Sustained, SustainedWindow
 from tests.runtime.bundles import metadata
 
 MILLISECOND = 1_000_000

@@ -12,7 +12,7 @@ import pytest
 
 from svitkit.report.runs import Runs
 from svitkit.report.write import write_report
-from svitkit.runtime.record import BenchRecord
+from svitkit.runtime.bench.record import BenchRecord
 from tests.report.records import MANIFEST, SPEC, Artefacts, decisions, record, run, with_load
 
 playwright = pytest.importorskip("playwright.sync_api")

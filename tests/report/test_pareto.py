@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from svitkit.report.pareto import Point, best, front
-from svitkit.runtime.record import Accuracy
+from svitkit.runtime.bench.record import Accuracy
 from tests.report.records import record, run
 
 

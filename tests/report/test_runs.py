@@ -8,7 +8,7 @@ import pytest
 
 from svitkit.errors import ConfigError
 from svitkit.report.runs import by_place, read_runs, styles
-from svitkit.runtime.record import Accuracy, record_json
+from svitkit.runtime.bench.record import Accuracy, record_json
 from tests.report.records import deploy, record, run
 
 

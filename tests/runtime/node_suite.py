@@ -30,11 +30,11 @@ from svitkit.errors import SvitError
 from svitkit.manifest import METADATA_KEY, ModelMetadata, Normalization, TensorSpec, metadata_json
 from svitkit.onnx_check import ALLOWED_OPS
 from svitkit.onnx_lif import IR_VERSION, ONNX_OPSET
+from svitkit.runtime.bench.runner_process import check_end
 from svitkit.runtime.import_onnx import import_onnx
 from svitkit.runtime.memory import plan_memory
 from svitkit.runtime.pipeline import compile_kernels, lower_network
 from svitkit.runtime.program import Program, to_text, weight_bytes
-from svitkit.runtime.runner_process import check_end
 from svitkit.runtime.toolchain import build_runner
 
 LIST = Path(__file__).with_suffix(".txt")

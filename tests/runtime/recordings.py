@@ -17,7 +17,7 @@ from svitkit.boards.transports import Transport, open_transport
 from svitkit.errors import ConfigError
 from svitkit.manifest import read_manifest
 from svitkit.onnx_reference import ReferenceSession
-from svitkit.runtime.runner_process import Runner
+from svitkit.runtime.bench.runner_process import Runner
 from svitkit.runtime.session import Session
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from svitkit.runtime.runner_report import RunnerReport, parse_report
+from svitkit.runtime.bench.runner_report import RunnerReport, parse_report
 from tests.runtime.test_runner import INPUTS, failed, svit_run
 
 NONE = ["--warmup", "0", "--repeat", "0"]

@@ -19,8 +19,8 @@ from svitkit.errors import ConfigError, VerificationError
 from svitkit.kinds import kind_of
 from svitkit.manifest import check_files, read_manifest
 from svitkit.parts import read_part
-from svitkit.runtime.bench_options import BenchOptions
-from svitkit.runtime.measure import bench
+from svitkit.runtime.bench.measure import bench
+from svitkit.runtime.bench.options import BenchOptions
 from svitkit.runtime.session import Session
 from svitkit.runtime.single_file import PARTS, build_single_file
 from svitkit.runtime.toolchain import link_program

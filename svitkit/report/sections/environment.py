@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from svitkit.report.blocks import Fold, Paragraph, Row, Section, Table
 from svitkit.report.runs import Run
 from svitkit.report.words import figure, kibibytes, verdict
-from svitkit.runtime.device_state import DeviceState, throttled_flags
-from svitkit.runtime.record import BenchRecord
+from svitkit.runtime.bench.device_state import DeviceState, throttled_flags
+from svitkit.runtime.bench.record import BenchRecord
 
 
 def environment(runs: Sequence[Run]) -> Section:

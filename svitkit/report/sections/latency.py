@@ -11,13 +11,13 @@ from svitkit.report.pareto import Point
 from svitkit.report.runs import Run, by_place, styles
 from svitkit.report.scale import make_scale
 from svitkit.report.words import between, figure
-from svitkit.runtime.latency import percentile, read_stability
+from svitkit.runtime.bench.latency import percentile, read_stability
 
 CURVE_POINTS = 160
 SHOWN_PERCENT = 95
 """Of the samples of every run, a chart shows at least so many; a few slow ones would squeeze all others."""
 DRIFT_SHOWN = 0.05
-"""A third of what makes a run invalid (:mod:`svitkit.runtime.latency`)."""
+"""A third of what makes a run invalid (:mod:`svitkit.runtime.bench.latency`)."""
 WINDOWS = 60
 PERCENTILES = ("p50", "p90", "p95", "p99")
 COLUMNS = (

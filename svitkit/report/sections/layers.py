@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from svitkit.report.blocks import Cell, Fold, Paragraph, Row, Section, Table
 from svitkit.report.runs import Run
 from svitkit.report.words import figure, microseconds, percent
-from svitkit.runtime.profile import Profile
+from svitkit.runtime.bench.profile import Profile
 
 COLUMNS = ("layer", "kernel", "p50 us", "share", "spikes", "inputs active", "predicted us", "why this kernel")
 RATE_COLUMNS = ("layer", "spikes")

@@ -9,9 +9,9 @@ from svitkit.report.chart import Chart, Line
 from svitkit.report.runs import Run
 from svitkit.report.scale import make_scale
 from svitkit.report.words import figure, milliseconds
-from svitkit.runtime.energy import Energy
-from svitkit.runtime.streaming import Stream
-from svitkit.runtime.sustained import Sustained
+from svitkit.runtime.bench.energy import Energy
+from svitkit.runtime.bench.streaming import Stream
+from svitkit.runtime.bench.sustained import Sustained
 
 SUSTAINED_COLUMNS = ("run", "seconds", "inferences", "p50 first, ms", "p50 last, ms", "change", "hottest, °C")
 STREAM_COLUMNS = (
