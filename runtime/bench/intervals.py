@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,8 +187,7 @@ def share_difference(before: tuple[int, int], after: tuple[int, int], *, alpha: 
 
 def _wilson(right: int, count: int, *, alpha: float) -> Sequence[float]:
     """Returns a share and its score interval."""
-    z = NormalDist().inv_cdf(1 - alpha / 2)
-    share = right / count
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return share, max(0.0, centre - half), min(1.0, centre + half)
+    from scipy.stats import binomtest
+
+    found = binomtest(right, count).proportion_ci(1 - alpha, method="wilson")
+    return right / count, float(found.low), float(found.high)
