@@ -162,6 +162,29 @@ class SparseWeights:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class GpuPlan:
+    """How a network runs on a GPU: kernels in a file of their own, and the static plan that libsvit plays on it.
+
+    Attributes:
+        api: through which driver: ``cuda`` (``libcuda.so.1``) or ``opencl`` (``libOpenCL.so.1``).
+        architecture: the least compute capability, such as ``sm_87``; None for OpenCL.
+        allows_cpu: whether an OpenCL device that is a CPU will do, as PoCL's is; only bundles for tests allow it.
+        precision: of the weights of layers with real weights, ``fp16`` or ``fp32``; sums are fp32.
+        launches: kernel launches of one run of the network.
+        prepared: kernel launches when the bundle is loaded.
+        bytes_moved: estimate: bytes of all buffers that the launches of one run read or write, each once per launch.
+    """
+
+    api: Literal["cuda", "opencl"]
+    architecture: str | None
+    allows_cpu: bool
+    precision: Literal["fp16", "fp32"]
+    launches: int
+    prepared: int
+    bytes_moved: int
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class FileEntry:
     """Checksum and size of one file of a bundle."""
 
@@ -182,6 +205,7 @@ class Manifest:
         floating_point: layers that compute with float32, of those behind the rounding of the input, up to and with the
             last layer of neurons; empty where there are integers alone until the head.
         sparse: weights that are stored without zeros.
+        gpu: how it runs on a GPU; None for the CPU.
         weights_bytes, state_bytes, workspace_bytes: the static memory plan; expanded weights lie in the workspace.
         golden_count: number of golden inputs kept in ``golden_input.bin`` with outputs in ``golden_output.bin``.
         golden_tolerance: largest absolute difference of logits that the golden check accepts.
@@ -199,12 +223,18 @@ class Manifest:
     kernels: tuple[KernelChoice, ...]
     floating_point: tuple[str, ...] = ()
     sparse: tuple[SparseWeights, ...] = ()
+    gpu: GpuPlan | None = None
     weights_bytes: int
     state_bytes: int
     workspace_bytes: int
     golden_count: int
     golden_tolerance: float
     files: dict[str, FileEntry]
+
+    @property
+    def device(self) -> Literal["cpu", "gpu"]:
+        """What the network runs on."""
+        return "cpu" if self.gpu is None else "gpu"
 
     def choice(self, layer: str, function: str) -> KernelChoice | None:
         """Returns why a function of the machine code runs a layer, None where nothing was to be chosen.
