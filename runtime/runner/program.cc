@@ -14,18 +14,37 @@ constexpr std::size_t kMaxDims = 8;
 constexpr std::size_t kMaxTensors = 1000000;
 constexpr std::size_t kMaxSteps = 100000;
 constexpr std::size_t kMaxChannels = 256;
+constexpr std::uint64_t kMaxLaunched = 0x7fffffff;  // threads of one launch
+constexpr std::uint64_t kMaxCapability = 999;
+constexpr std::size_t kMaxFileName = 60;
+constexpr std::size_t kDeviceLine = 4;
 constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 47;  // more than any user address space holds
 
 constexpr DType kDTypes[] = {
-    {"float32", {kDLFloat, 32, 1}, 4, -3.4028234663852886e38, 3.4028234663852886e38},
-    {"uint8", {kDLUInt, 8, 1}, 1, 0, 255},
-    {"int8", {kDLInt, 8, 1}, 1, -128, 127},
-    {"int16", {kDLInt, 16, 1}, 2, -32768, 32767},
-    {"uint16", {kDLUInt, 16, 1}, 2, 0, 65535},
-    {"int32", {kDLInt, 32, 1}, 4, -2147483648.0, 2147483647.0},
-    {"bool", {kDLBool, 8, 1}, 1, 0, 1},
+    {"float32", {kDLFloat, 32, 1}, 4, -3.4028234663852886e38, 3.4028234663852886e38, false},
+    {"uint8", {kDLUInt, 8, 1}, 1, 0, 255, false},
+    {"int8", {kDLInt, 8, 1}, 1, -128, 127, false},
+    {"int16", {kDLInt, 16, 1}, 2, -32768, 32767, false},
+    {"uint16", {kDLUInt, 16, 1}, 2, 0, 65535, false},
+    {"int32", {kDLInt, 32, 1}, 4, -2147483648.0, 2147483647.0, false},
+    {"bool", {kDLBool, 8, 1}, 1, 0, 1, false},
+    {"float16", {kDLFloat, 16, 1}, 2, -65504, 65504, true},
+    {"uint32", {kDLUInt, 32, 1}, 4, 0, 4294967295.0, true},
+    {"uint1", {kDLUInt, 1, 1}, 4, 0, 0, true},
 };
 constexpr std::string_view kSpaceNames[] = {"weights", "states", "workspace"};
+
+bool is_symbol(std::string_view word) {
+  return std::all_of(word.begin(), word.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  });
+}
+
+// A name without a folder, and no hidden file.
+bool is_plain_file_name(std::string_view word) {
+  const auto fits = [](char c) { return c == '.' || c == '-' || is_symbol({&c, 1}); };
+  return word.size() <= kMaxFileName && word[0] != '.' && std::all_of(word.begin(), word.end(), fits);
+}
 
 class Parser : private LineParser {
  public:
@@ -46,12 +65,15 @@ class Parser : private LineParser {
     if (line_ == 1) return header(words);
     if (line_ == 2) return sizes(words);
     if (line_ == 3) return threads(words);
+    if (kind == "device") return device(words);
     if (kind == "tensor") return tensor(words);
     if (kind == "expand") return expand(words);
     if (kind == "state") return state(words);
     if (kind == "input") return endpoint(words, input_);
     if (kind == "output") return endpoint(words, output_);
     if (kind == "call") return call(words);
+    if (kind == "prepare") return launch(words, program_.preparations);
+    if (kind == "launch") return launch(words, program_.calls);
     if (kind == "tap") return tap(words);
     if (kind == "taporder") return taporder(words);
     if (kind == "steps") return steps(words);
@@ -90,6 +112,26 @@ class Parser : private LineParser {
     if (program_.threads == 0) fail("a program without threads");
   }
 
+  // device cuda <least compute capability> <file> | device opencl gpu|any <file>
+  void device(const Words& words) {
+    if (line_ != kDeviceLine) fail("'device' belongs on line " + std::to_string(kDeviceLine));
+    expect_words(words, 4);
+    Target target{Api::cuda, 0, false, std::string(words[3])};
+    if (words[1] == "cuda") {
+      target.capability = static_cast<std::uint32_t>(number(words[2], kMaxCapability, "compute capability"));
+      if (target.capability < 10) fail("compute capability " + quoted(words[2]) + ", the first one was 10");
+    } else if (words[1] == "opencl") {
+      target.api = Api::opencl;
+      target.allows_cpu = words[2] == "any";
+      if (!target.allows_cpu) expect_word(words[2], "gpu");
+    } else {
+      fail("unknown device " + quoted(words[1]) + ": cuda or opencl");
+    }
+    if (!is_plain_file_name(words[3])) fail("not the name of a file: " + quoted(words[3]));
+    if (program_.threads != 1) fail("a program for a GPU has 1 thread");
+    program_.target = std::move(target);
+  }
+
   Space space(std::string_view word) const {
     const auto* found = std::find(std::begin(kSpaceNames), std::end(kSpaceNames), word);
     if (found == std::end(kSpaceNames)) fail("unknown space " + quoted(word) + ": weights, states or workspace");
@@ -98,7 +140,7 @@ class Parser : private LineParser {
 
   const DType* dtype(std::string_view word) const {
     const auto* found = std::find_if(std::begin(kDTypes), std::end(kDTypes), [&](const DType& d) { return d.name == word; });
-    if (found == std::end(kDTypes)) fail("unknown dtype " + quoted(word));
+    if (found == std::end(kDTypes) || (found->is_gpu_only && !program_.target)) fail("unknown dtype " + quoted(word));
     return found;
   }
 
@@ -111,15 +153,19 @@ class Parser : private LineParser {
     }
     Tensor tensor{std::string(words[2]), dtype(words[3]), space(words[4]), 0, 0, {}};
     tensor.offset = number(words[5], kMaxBytes, "offset");
-    if (tensor.offset % kAlignment != 0) fail("offset " + quoted(words[5]) + " is no multiple of 64");
+    const std::uint64_t alignment = program_.target ? kGpuAlignment : kAlignment;
+    if (tensor.offset % alignment != 0) {
+      fail("offset " + quoted(words[5]) + " is no multiple of " + std::to_string(alignment));
+    }
     const std::uint64_t ndim = number(words[6], kMaxDims, "number of axes");
     expect_words(words, 7 + static_cast<std::size_t>(ndim));
     tensor.bytes = tensor.dtype->bytes;
     for (std::size_t axis = 7; axis < words.size(); ++axis) {
       const std::uint64_t extent = number(words[axis], kMaxBytes, "extent");
       if (extent == 0) fail("a tensor without elements");
+      const std::uint64_t stored = tensor.dtype->is_packed() && axis + 1 == words.size() ? (extent + 31) / 32 : extent;
       if (tensor.bytes > kMaxBytes / extent) fail("the tensor is too large");
-      tensor.bytes *= extent;
+      tensor.bytes *= stored;
       tensor.shape.push_back(static_cast<std::int64_t>(extent));
     }
     const std::uint64_t room = program_.sizes[static_cast<std::size_t>(tensor.space)];
@@ -138,6 +184,7 @@ class Parser : private LineParser {
     if (to.space != Space::workspace) fail("tensor " + quoted(to.name) + " does not lie in 'workspace'");
     if (bits.space != Space::weights) fail("tensor " + quoted(bits.name) + " does not lie in 'weights'");
     if (from.space != Space::weights) fail("tensor " + quoted(from.name) + " does not lie in 'weights'");
+    if (to.dtype->is_packed()) fail("the values are packed");
     if (from.dtype != to.dtype) fail("the values are " + quoted(from.dtype->name) + ", not " + quoted(to.dtype->name));
     const std::uint64_t elements = to.bytes / to.dtype->bytes;
     if (bits.bytes != (elements + 7) / 8) {
@@ -175,19 +222,42 @@ class Parser : private LineParser {
 
   // call <symbol> <layer> split|whole <n> <tensor id...>
   void call(const Words& words) {
+    if (program_.target) fail("a program for a GPU has no 'call'");
     expect_at_least(words, 5);
-    const auto word_char = [](char c) {
-      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-    };
-    if (!std::all_of(words[1].begin(), words[1].end(), word_char)) fail("not a symbol: " + quoted(words[1]));
     const bool is_split = words[3] == "split";
     if (!is_split) expect_word(words[3], "whole");
-    const std::uint64_t count = number(words[4], kMaxArguments, "number of arguments");
+    program_.calls.push_back({symbol(words[1]), std::string(words[2]), is_split, arguments(words, 4), line_, {}, {}});
+  }
+
+  // prepare | launch <symbol> <layer> <blocks, x y z> <threads of a block, x y z> <n> <tensor id...>
+  void launch(const Words& words, std::vector<Call>& calls) const {
+    if (!program_.target) fail("a program for the CPU has no " + quoted(words[0]));
+    expect_at_least(words, 10);
+    Call call{symbol(words[1]), std::string(words[2]), false, arguments(words, 9), line_, {}, {}};
+    std::uint64_t launched = 1;
+    for (std::size_t i = 0; i < 6; ++i) {
+      const std::uint64_t extent = number(words[3 + i], kMaxLaunched, "extent");
+      if (extent == 0) fail("a launch without threads");
+      if (extent > kMaxLaunched / launched) fail("a launch of more than " + std::to_string(kMaxLaunched) + " threads");
+      launched *= extent;
+      (i < 3 ? call.blocks : call.threads)[i % 3] = static_cast<std::uint32_t>(extent);
+    }
+    calls.push_back(std::move(call));
+  }
+
+  std::string symbol(std::string_view word) const {
+    if (!is_symbol(word)) fail("not a symbol: " + quoted(word));
+    return std::string(word);
+  }
+
+  // ... <n> <tensor id...>
+  std::vector<std::size_t> arguments(const Words& words, std::size_t first) const {
+    const std::uint64_t count = number(words[first], kMaxArguments, "number of arguments");
     if (count == 0) fail("a call without arguments");
-    expect_words(words, 5 + static_cast<std::size_t>(count));
-    Call call{std::string(words[1]), std::string(words[2]), is_split, {}, line_};
-    for (std::size_t i = 5; i < words.size(); ++i) call.arguments.push_back(tensor_id(words[i]));
-    program_.calls.push_back(std::move(call));
+    expect_words(words, first + 1 + static_cast<std::size_t>(count));
+    std::vector<std::size_t> ids;
+    for (std::size_t i = first + 1; i < words.size(); ++i) ids.push_back(tensor_id(words[i]));
+    return ids;
   }
 
   // tap <lif name> <tensor id> <call index>
@@ -195,8 +265,10 @@ class Parser : private LineParser {
     expect_words(words, 4);
     if (find_tap(words[1])) fail("a second tap " + quoted(words[1]));
     const std::size_t id = tensor_id(words[2]);
-    const std::string_view type = program_.tensors[id].dtype->name;
-    if (type != "uint8" && type != "float32") fail("spikes are uint8 or float32, not " + quoted(type));
+    const DType& type = *program_.tensors[id].dtype;
+    if (type.name != std::string_view("uint8") && !type.is_float32() && !type.is_packed()) {
+      fail("spikes are uint8 or float32, not " + quoted(type.name));
+    }
     if (program_.calls.empty()) fail("a tap before the first call");
     const std::uint64_t call = number(words[3], program_.calls.size() - 1, "call index");
     program_.taps.push_back({std::string(words[1]), id, static_cast<std::size_t>(call), {}});
@@ -287,7 +359,7 @@ class Parser : private LineParser {
       fail(std::to_string(program_.classes.size()) + " classes have names, there are " + std::to_string(logits) + " logits");
     }
     if (!program_.frame) return;
-    if (input.dtype->type.code != kDLFloat || input.bytes / sizeof(float) != program_.frame->bytes()) {
+    if (!input.dtype->is_float32() || input.bytes / sizeof(float) != program_.frame->bytes()) {
       fail("the frames have " + std::to_string(program_.frame->bytes()) + " elements, the input " +
            std::to_string(input.bytes / input.dtype->bytes) + " of type " + input.dtype->name);
     }
@@ -297,10 +369,11 @@ class Parser : private LineParser {
     expect_words(words, 1);
     if (!input_) fail("no input is declared");
     if (!output_) fail("no output is declared");
-    if (program_.calls.empty()) fail("no call is declared");
+    if (program_.calls.empty()) fail(program_.target ? "no launch is declared" : "no call is declared");
     program_.input = *input_;
     program_.output = *output_;
-    if (program_.tensors[*output_].dtype->type.code != kDLFloat) fail("the output must be float32");
+    if (!program_.tensors[*output_].dtype->is_float32()) fail("the output must be float32");
+    if (program_.tensors[*input_].dtype->is_packed()) fail("the input must not be packed");
     for (const Tap& tap : program_.taps) {
       if (tap.order.size() != program_.tensors[tap.tensor].shape.size()) fail("tap " + quoted(tap.name) + " has no order");
     }
@@ -321,6 +394,12 @@ class Parser : private LineParser {
 };
 
 }  // namespace
+
+std::uint64_t Tensor::elements() const {
+  std::uint64_t elements = 1;
+  for (const std::int64_t extent : shape) elements *= static_cast<std::uint64_t>(extent);
+  return elements;
+}
 
 Program parse_program(std::string_view text) { return Parser().parse(text); }
 

@@ -51,6 +51,16 @@ svit_tensor describe(const svit::Tensor& tensor) {
           static_cast<std::size_t>(tensor.bytes)};
 }
 
+// A packed tensor is shown with a byte for each element.
+svit_tensor describe_shown(const svit::Tensor& tensor) {
+  svit_tensor shown = describe(tensor);
+  if (tensor.dtype->is_packed()) {
+    shown.dtype = "uint8";
+    shown.bytes = static_cast<std::size_t>(tensor.elements());
+  }
+  return shown;
+}
+
 svit_status check_buffers(svit_session* session, const void* input, std::size_t input_bytes, std::size_t wanted_input,
                           const void* output, std::size_t output_bytes) {
   if (!input || !output) return refuse(session, SVIT_BAD_ARGUMENT, "input or output is NULL");
@@ -165,10 +175,15 @@ svit_sizes svit_memory(const svit_session* session) {
   return {sizes[0], sizes[1], sizes[2], session->session.expanded_bytes()};
 }
 
+svit_device_info svit_device(const svit_session* session) {
+  if (!session) return {};
+  const svit::Device& device = session->session.device();
+  return {device.api.c_str(), device.type.c_str(), device.name.c_str(), device.driver.c_str()};
+}
+
 svit_status svit_reset(svit_session* session) {
   if (!session) return SVIT_BAD_ARGUMENT;
-  session->session.reset();
-  return SVIT_OK;
+  return guarded(session, [&] { session->session.reset(); });
 }
 
 svit_status svit_run(svit_session* session, const void* input, size_t input_bytes, void* output, size_t output_bytes) {
@@ -207,7 +222,7 @@ svit_status svit_tap_at(svit_session* session, size_t index, svit_tap* tap) {
   const svit::Program& program = session->session.program();
   if (!tap || index >= program.taps.size()) return refuse(session, SVIT_BAD_ARGUMENT, "no such tap, or tap is NULL");
   const svit::Tap& found = program.taps[index];
-  *tap = {found.name.c_str(), describe(program.tensors[found.tensor]), found.order.data()};
+  *tap = {found.name.c_str(), describe_shown(program.tensors[found.tensor]), found.order.data()};
   return SVIT_OK;
 }
 

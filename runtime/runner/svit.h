@@ -1,5 +1,6 @@
 /*
- * libsvit: runs one compiled spiking network (a bundle directory) on the CPU. C99, usable from C, C++, ctypes and Rust.
+ * libsvit: runs one compiled spiking network (a bundle directory) on the CPU, or on the GPU that it was built for. C99,
+ * usable from C, C++, ctypes and Rust.
  *
  *   char error[512];
  *   svit_session* session = NULL;
@@ -13,6 +14,8 @@
  * Threads: a session belongs to one thread at a time; different sessions may run in different threads at once. A session
  * may have threads of its own to help with the work, see svit_set_threads.
  * Memory: everything is allocated by svit_load and svit_set_threads. No other function allocates, except to word an error.
+ * GPU: the bundle says that it is for one, and svit_load finds its driver (libcuda.so.1 or libOpenCL.so.1); no other
+ * library is needed. If there is no such GPU, loading fails: nothing runs on the CPU instead. See svit_device.
  * Errors: a function that returns svit_status gives SVIT_OK (0) or says why not in svit_last_error.
  */
 #ifndef SVIT_H_
@@ -35,8 +38,8 @@ extern "C" {
 typedef enum svit_status {
   SVIT_OK = 0,
   SVIT_BAD_ARGUMENT = 1, /* a null pointer, an index out of range or a buffer of the wrong size */
-  SVIT_LOAD_FAILED = 2,  /* the bundle is missing, damaged, for another CPU or needs more memory than there is */
-  SVIT_RUN_FAILED = 3    /* a kernel reported an error; call svit_reset before the next step */
+  SVIT_LOAD_FAILED = 2,  /* the bundle is missing, damaged, for another CPU or GPU or needs more memory than there is */
+  SVIT_RUN_FAILED = 3    /* a kernel or a driver reported an error; call svit_reset before the next step */
 } svit_status;
 
 /* A loaded bundle with its neuron states. Opaque. */
@@ -45,7 +48,7 @@ typedef struct svit_session svit_session;
 /* A dense, row-major tensor. The pointers belong to the session and live as long as it does. */
 typedef struct svit_tensor {
   const char* name;
-  const char* dtype;    /* "float32", "uint8", "int8", "int16", "int32", "uint16" or "bool" */
+  const char* dtype;    /* "float32", "uint8", "int8", "int16", "int32", "uint16" or "bool"; on a GPU also "float16", "uint32" */
   const int64_t* shape; /* ndim extents, each >= 1 */
   size_t ndim;
   size_t bytes;
@@ -66,18 +69,26 @@ typedef struct svit_frame_shape {
   size_t bytes;    /* frames * height * width * channels */
 } svit_frame_shape;
 
-/* Bytes of the static memory plan. */
+/* Bytes of the static memory plan. On a GPU all of it is the GPU's memory. */
 typedef struct svit_sizes {
-  uint64_t weights_bytes;   /* read-only, mapped from weights.bin: shared between processes, paged in on demand */
+  uint64_t weights_bytes;   /* on the CPU read-only, mapped from weights.bin: shared between processes, paged in on demand */
   uint64_t state_bytes;     /* the neurons' memory from step to step */
   uint64_t workspace_bytes; /* what lives within one step, and weights that are stored without zeros */
-  uint64_t expanded_bytes;  /* of the workspace, in whole pages: what svit_load writes, which are those weights */
+  uint64_t expanded_bytes;  /* of the workspace, in whole pages: what svit_load writes, which are those weights; 0 on a GPU */
 } svit_sizes;
+
+/* What a session runs on. The texts belong to the session; none is NULL. */
+typedef struct svit_device_info {
+  const char* api;    /* "cpu", "cuda" or "opencl" */
+  const char* type;   /* "cpu" or "gpu"; an OpenCL device can be a CPU, if the bundle allows that */
+  const char* name;   /* as the driver says it; "" with the api "cpu" */
+  const char* driver; /* its version and what it does, for people to read; "" with the api "cpu" */
+} svit_device_info;
 
 /* A layer whose spikes can be watched. The pointers belong to the session. */
 typedef struct svit_tap {
   const char* name;     /* the layer's name in the trained network, for example "blocks.0.attn.qkv_lif" */
-  svit_tensor tensor;   /* "uint8" or "float32"; not 0 where a neuron fired */
+  svit_tensor tensor;   /* "uint8" or "float32"; not 0 where a neuron fired. What is packed on a GPU comes as "uint8" */
   const int32_t* order; /* tensor.ndim axes: transposing by them gives the exported graph's order without the batch axis */
 } svit_tap;
 
@@ -95,7 +106,7 @@ typedef void (*svit_tap_callback)(void* user, size_t index, const void* data, si
 typedef struct svit_call_profile {
   const char* layer;  /* the layer's name in the trained network; of an operation without one, the graph's own name */
   const char* kernel; /* the function in the machine code */
-  uint64_t total_ns;  /* CLOCK_MONOTONIC, one reading of the clock included per call */
+  uint64_t total_ns;  /* CLOCK_MONOTONIC, one reading of the clock included per call; on a GPU, launching and waiting too */
   uint64_t count;     /* how often it was called */
 } svit_call_profile;
 
@@ -140,6 +151,9 @@ SVIT_API size_t svit_steps(const svit_session* session);
 /* Returns the memory plan. All zero if the session is NULL. */
 SVIT_API svit_sizes svit_memory(const svit_session* session);
 
+/* Tells what the session runs on. All NULL if the session is NULL. */
+SVIT_API svit_device_info svit_device(const svit_session* session);
+
 /* Sets every neuron state to its initial value. */
 SVIT_API svit_status svit_reset(svit_session* session);
 
@@ -174,7 +188,7 @@ SVIT_API svit_status svit_run_frame(svit_session* session, const uint8_t* frame,
 SVIT_API svit_status svit_step_frame(svit_session* session, const uint8_t* frame, size_t frame_bytes, svit_layout layout,
                                      void* output, size_t output_bytes);
 
-/* Returns the most threads that the bundle was built for; 0 if the session is NULL. */
+/* Returns the most threads that the bundle was built for, 1 for a GPU; 0 if the session is NULL. */
 SVIT_API size_t svit_max_threads(const svit_session* session);
 
 /*
@@ -197,7 +211,8 @@ SVIT_API svit_status svit_set_tap_callback(svit_session* session, svit_tap_callb
 
 /*
  * Sets every call's cost to 0 and has later runs and steps add to it (on != 0) or not (on == 0, as after svit_load).
- * While it is off it costs one comparison per run or step, and none per call.
+ * While it is off it costs one comparison per run or step, and none per call. While it is on, or a tap callback is set, a
+ * GPU is waited for after every call.
  */
 SVIT_API svit_status svit_set_profile(svit_session* session, int on);
 

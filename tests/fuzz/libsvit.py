@@ -18,8 +18,9 @@ from tests.runtime import bundles
 FUZZ = Path(__file__).resolve().parent
 RUNNER = FUZZ.parents[1] / "runtime" / "runner"
 SOURCES = (
-    *("cpu_features.cc", "frames.cc", "line_parser.cc", "mapping.cc", "no_network.cc", "pool.cc", "program.cc"),
-    *("session.cc", "source.cc", "svit.cc"),
+    *("contents.cc", "cpu_features.cc", "cpu_player.cc", "cuda.cc", "driver.cc", "frames.cc", "gpu_player.cc"),
+    *("line_parser.cc", "mapping.cc", "no_network.cc", "opencl.cc", "opencl_errors.cc", "player.cc", "pool.cc"),
+    *("program.cc", "session.cc", "source.cc", "svit.cc"),
 )
 LOAD_FAILED = 2
 COMPILER = shutil.which("g++") or shutil.which("clang++")
