@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,7 @@ std::unique_ptr<Source> open_source(const Options& options) {
 }
 
 SessionPointer open_threaded(const Options& options) {
-  SessionPointer session = open_session(options.bundle);
+  SessionPointer session = open_session(options);
   if (svit_set_threads(session.get(), options.threads) != SVIT_OK) throw Error(svit_last_error(session.get()));
   return session;
 }
@@ -60,7 +61,15 @@ std::uint64_t count_inputs(svit_session* session, const Options& options) {
 
 }  // namespace
 
-void show_info(const Options& options) { print(std::string(open_source(options)->file("manifest.json").text())); }
+void show_info(const Options& options) {
+  const std::unique_ptr<Source> source = open_source(options);
+  print(std::string(source->file("manifest.json").text()));
+  const bool is_for_gpu = parse_program(source->file("program.txt").text()).target.has_value();
+  if (!is_for_gpu && options.device.empty()) return;
+  const SessionPointer session = open_session(options);
+  const svit_device_info device = svit_device(session.get());
+  if (is_for_gpu) std::fprintf(stderr, "runs on a %s: %s (%s, %s)\n", device.type, device.name, device.api, device.driver);
+}
 
 void test_self(const Options& options) {
   const std::unique_ptr<Source> source = open_source(options);

@@ -6,7 +6,7 @@
 
 namespace svit {
 
-// Prints the manifest: one JSON object. Throws Error.
+// Prints the manifest: one JSON object. Of a network for a GPU it says on stderr which one runs it. Throws Error.
 void show_info(const Options& options);
 
 // Runs the golden inputs and says how the logits compare with those of build time. Throws Error if they differ.

@@ -3,8 +3,8 @@
 #define SVIT_OPEN_SESSION_H_
 
 #include <memory>
-#include <string>
 
+#include "options.h"
 #include "svit.h"
 
 namespace svit {
@@ -14,8 +14,9 @@ struct FreeSession {
 };
 using SessionPointer = std::unique_ptr<svit_session, FreeSession>;
 
-// Loads a bundle directory, or the network that is linked into this program if the path is empty. Throws Error.
-SessionPointer open_session(const std::string& bundle);
+// Loads a bundle directory, or the network that is linked into this program if no bundle is named. Throws Error, also if
+// the network does not run on the device that is required.
+SessionPointer open_session(const Options& options);
 
 }  // namespace svit
 

@@ -11,11 +11,11 @@ const char* const kUsage =
     "svit-run BUNDLE --classify FILE | --self-test | --info\n"
     "\n"
     "Runs a compiled spiking network on this machine and prints one JSON object: load time, first inference, every timed\n"
-    "sample (ns), peak and current memory (bytes), CPU features. A program that has its network in it takes no BUNDLE.\n"
+    "sample (ns), peak and current memory (bytes), device, CPU features. A program that has its network in it takes no BUNDLE.\n"
     "\n"
     "  --classify FILE    instead prints a line for each input of FILE: its number, its class, the class's name, its logit\n"
     "  --self-test        instead compares the logits of the golden inputs with those of build time\n"
-    "  --info             instead prints the manifest, one JSON object\n"
+    "  --info             instead prints the manifest, one JSON object; for a GPU, on stderr also which one runs it\n"
     "  --input FILE       N inputs, raw, one after the other, in the input tensor's dtype and layout\n"
     "  --count N          how many inputs the file holds\n"
     "  --frames LAYOUT    the inputs are not tensors but frames of bytes, which are normalized here: 'hwc' (pixel by\n"
@@ -33,6 +33,7 @@ const char* const kUsage =
     "  --min-time-s S     goes on with timed inferences, up to 100000, until S seconds have passed (default 0)\n"
     "  --threads N        threads that share the work (default 1), at most the CPUs that the program may use\n"
     "  --cpus LIST        CPUs to run on, such as 4-7 or 0,2; all threads stay on them\n"
+    "  --require-device D fails if the network does not run on a 'cpu' or on a 'gpu'\n"
     "\n"
     "After the timed inferences, in this order:\n"
     "  --profile          runs as many inferences again, at most 1000, and times every kernel call of them\n"
@@ -102,6 +103,11 @@ svit_layout layout(std::string_view text) {
   throw UsageError("--frames is 'hwc' or 'chw', got '" + std::string(text) + "'");
 }
 
+std::string device(std::string_view text) {
+  if (text == "cpu" || text == "gpu") return std::string(text);
+  throw UsageError("--require-device is 'cpu' or 'gpu', got '" + std::string(text) + "'");
+}
+
 struct Parsing {
   Options options;
   std::string mode = "sequence";
@@ -145,6 +151,8 @@ struct Parsing {
       options.fps = number(name, text, kMinRate, kMaxRate, "frames per second");
     } else if (name == "--stream") {
       options.streamed = whole(name, text, 1, kMaxRepeat);
+    } else if (name == "--require-device") {
+      options.device = device(text);
     } else if (name == "--cpus") {
       options.cpus = cpu_list(name, text);
     } else if (name == "--sensor") {

@@ -40,6 +40,7 @@ struct Options {
   double min_time_s = 0;        // the timed part goes on until this time has passed
   std::uint64_t threads = 1;
   std::vector<int> cpus;        // the CPUs to run on; empty: the system chooses
+  std::string device;           // that the network must run on, "cpu" or "gpu"; empty: as it was built
   bool profile = false;         // time every kernel call, after the timed part
   double sustain_s = 0;         // then runs without a break
   std::uint64_t streamed = 0;   // then frames as a camera delivers them

@@ -83,6 +83,12 @@ std::optional<std::uint64_t> read_resident_bytes(std::string_view file_name) {
   return bytes;
 }
 
+std::optional<std::uint64_t> read_available_memory() {
+  std::optional<std::uint64_t> bytes;
+  for_each_line("/proc/meminfo", [&](const char* line) { add_kilobytes(line, "MemAvailable", bytes); });
+  return bytes;
+}
+
 std::size_t count_usable_cpus() {
   const CpuSet set = make_cpu_set();
   if (!set || sched_getaffinity(0, kCpuSetBytes, set.get()) != 0) return 1;

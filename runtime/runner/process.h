@@ -25,6 +25,9 @@ std::optional<std::uint64_t> read_resident_bytes();
 // The same of the files of that name that this process has mapped.
 std::optional<std::uint64_t> read_resident_bytes(std::string_view file_name);
 
+// Bytes that the whole system can still give to programs; empty where the kernel does not tell.
+std::optional<std::uint64_t> read_available_memory();
+
 // CPUs that this process may run on, at least 1.
 std::size_t count_usable_cpus();
 

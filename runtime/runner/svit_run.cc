@@ -60,6 +60,9 @@ struct Memory {
   ProcessMemory process;                          // once the network has run
 };
 
+// Also where that is a CPU through OpenCL: the network's memory is the driver's.
+bool is_on_accelerator(const svit_session* session) { return std::strcmp(svit_device(session).api, "cpu") != 0; }
+
 // Resident bytes of a program that has loaded a network and not run it: libraries, one input and one output. Of the
 // network's memory the states and the weights that were expanded are touched by then, every page of them, and what is
 // left of the stored weights: they are taken off. The machine code is paged in by running it, and is taken off as well,
@@ -103,9 +106,28 @@ void write_results(svit_session* session, Inference& inference, const Infer& inf
   if (spikes) spikes->commit();
 }
 
+// Of the whole system: a GPU may share the memory with the CPU, and what its driver takes belongs to no process.
+class SystemMemory {
+ public:
+  void look() {
+    const std::optional<std::uint64_t> now = read_available_memory();
+    if (now && lowest_) lowest_ = std::min(*lowest_, *now);
+  }
+  // The most that was taken since this was made, by whatever runs.
+  std::optional<std::uint64_t> taken() const {
+    if (!before_) return std::nullopt;
+    return *before_ - *lowest_;
+  }
+
+ private:
+  const std::optional<std::uint64_t> before_ = read_available_memory();
+  std::optional<std::uint64_t> lowest_ = before_;
+};
+
 struct Report {
   Timing timing;
   Memory memory;
+  std::optional<std::uint64_t> system_memory;  // of a network on a GPU
   std::optional<Profile> profile;
   std::optional<Sustained> sustained;
   std::optional<Stream> stream;
@@ -142,13 +164,20 @@ std::string memory_json(const svit_sizes& sizes, const Memory& memory) {
          ",\"workspace_bytes\":" + std::to_string(sizes.workspace_bytes);
 }
 
+std::string device_json(const svit_device_info& device) {
+  return ",\"device\":{\"api\":" + json_string(device.api) + ",\"type\":" + json_string(device.type) +
+         ",\"name\":" + json_string(device.name) + ",\"driver\":" + json_string(device.driver) + "}";
+}
+
 void print_report(const svit_session* session, const Options& options, const Report& report) {
   std::string json = "{\"load_ns\":" + std::to_string(report.timing.load_ns);
   json += warm_up_json(report.timing.warm_up) + ",\"samples_ns\":";
   json += json_array(report.timing.samples_ns, [](std::uint64_t sample) { return std::to_string(sample); });
   if (!options.output.empty()) json += ",\"accuracy_samples\":" + std::to_string(options.count);
   json += ",\"threads\":" + std::to_string(options.threads);
+  json += device_json(svit_device(session));
   json += memory_json(svit_memory(session), report.memory);
+  if (is_on_accelerator(session)) json += ",\"system_memory_bytes\":" + json_number(report.system_memory);
   if (report.profile) json += profile_json(*report.profile);
   if (report.sustained) json += ",\"sustained\":" + to_json(*report.sustained);
   if (report.stream) json += ",\"stream\":" + to_json(*report.stream);
@@ -184,16 +213,25 @@ void run(const Options& options) {
   if (!options.cpus.empty()) stay_on_cpus(options.cpus);
   Report report;
   const std::uint64_t start = now_ns();
-  const SessionPointer session = open_session(options.bundle);
+  SystemMemory system_memory;
+  const SessionPointer session = open_session(options);
   set_threads(session.get(), options.threads);
   report.timing.load_ns = now_ns() - start;
+  system_memory.look();
   Inference inference(session.get(), options);
   const Infer infer = [&](std::uint64_t number) {
     stop_if_asked();
     return inference.run(number % options.count);
   };
-  report.memory.floor = read_floor_without_code(session.get());
-  report.timing.warm_up = warm_up(infer, options.count, options.warmup, nanoseconds(options.warmup_s));
+  if (!is_on_accelerator(session.get())) report.memory.floor = read_floor_without_code(session.get());
+  const Infer first_infer = [&](std::uint64_t number) {
+    const std::uint64_t spent = infer(number);
+    if (number == 0) system_memory.look();
+    return spent;
+  };
+  report.timing.warm_up = warm_up(first_infer, options.count, options.warmup, nanoseconds(options.warmup_s));
+  system_memory.look();
+  report.system_memory = system_memory.taken();
   // Before the samples and the spikes, which are the measurement's own: the network's memory does not grow any more.
   report.memory.process = read_process_memory();
   report.memory.weights_resident = read_resident_weights();
