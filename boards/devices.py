@@ -61,12 +61,11 @@ def find_gpu() -> Gpu:
     for device in sorted(gpus, key=lambda device: device.api != "cuda"):
         where = f"the {device.api} driver of this machine, version {device.driver}"
         given = {"name": where} | ({} if device.architecture is None else {"architecture": where})
-        api = "cuda" if device.api == "cuda" else "opencl"
-        return Gpu(api=api, name=device.name, architecture=device.architecture, sources=given)
+        return Gpu(api=device.api, name=device.name, architecture=device.architecture, sources=given)
     others = ", ".join(f"{device.name} ({device.type})" for device in found.devices)
     why = {"opencl": f"OpenCL offers {others}"} if others else {}
     raise ConfigError(
         f"this machine has no GPU that programs can use. Looked for: {CUDA_LIBRARY}, and an OpenCL device of type GPU "
-        f"through {OPENCL_LIBRARY}. Got: {'; '.join((found.missing | why).values())}. Install the driver of the GPU, or "
-        f"try the path without one: --board {STAND_IN}."
+        f"through {OPENCL_LIBRARY}. Got: {'; '.join((found.missing | why).values())}. Install the driver of the GPU, "
+        f"or try the path without one: --board {STAND_IN}."
     )

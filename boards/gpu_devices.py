@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 CUDA_LIBRARY, OPENCL_LIBRARY = "libcuda.so.1", "libOpenCL.so.1"
 TIMEOUT_S = 60
@@ -38,8 +39,8 @@ class GpuDevice:
         architecture: compute capability, such as ``sm_87``; None for OpenCL.
     """
 
-    api: str
-    type: str
+    api: Literal["cuda", "opencl"]
+    type: Literal["cpu", "gpu"]
     name: str
     driver: str
     architecture: str | None = None
