@@ -29,6 +29,19 @@ def choose_device(board: Board, asked: Device | None) -> Device:
     return "gpu"
 
 
+def check_gpu_threads(threads: int | str | None) -> None:
+    """Refuses more than one thread for a bundle that runs on a GPU.
+
+    Raises:
+        ConfigError: several are wanted, or ``auto``.
+    """
+    if threads not in (None, 1):
+        raise ConfigError(
+            f"--threads {threads}: on a GPU the threads of the CPU share no work; one starts the kernels. Leave "
+            "--threads out."
+        )
+
+
 def with_gpu(board: Board) -> Board:
     """Returns a board with its GPU; that of this machine is asked of the drivers.
 
@@ -40,14 +53,15 @@ def with_gpu(board: Board) -> Board:
     if board.transport == "local":
         return replace(board, gpu=find_gpu())
     raise ConfigError(
-        f"{board.name} has no GPU that svitkit builds for. These boards have one: {', '.join(boards_with_gpu())}; "
+        f"{board.name} has no GPU that svitkit builds for. These boards have one: {', '.join(board_gpus())}; "
         f"or build for its CPU with --device cpu."
     )
 
 
-def boards_with_gpu() -> list[str]:
-    """Returns the names of the boards that have a GPU, whatever this machine has."""
-    return [name for name in board_names() if read_board_file(BOARDS_FOLDER / f"{name}.toml").gpu is not None]
+def board_gpus() -> dict[str, Gpu]:
+    """Returns the GPUs of the boards that have one, by the boards' names; that of this machine is not looked for."""
+    contents = {name: read_board_file(BOARDS_FOLDER / f"{name}.toml") for name in board_names()}
+    return {name: content.gpu for name, content in contents.items() if content.gpu is not None}
 
 
 def find_gpu() -> Gpu:
