@@ -46,10 +46,12 @@ word_bits() { # of programs, by the fifth byte of one: a kernel of 64 bits may r
   case $(dd if=/proc/$$/exe bs=1 skip=4 count=1 2>/dev/null | od -An -tu1 | tr -d ' ') in 1) echo 32 ;; 2) echo 64 ;; esac
 }
 
-library() { # NAME: where it lies: for the loader, or as NVIDIA's and other packages place it
-  [ -n "$root" ] || { ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null; } | sed -n "s|^[[:space:]]*$1 .*=> ||p" | head -n 1 | grep . && return
-  for file in "$root"/usr/lib/*/tegra/"$1" "$root"/usr/lib/*/nvidia/"$1" "$root"/usr/lib/*/"$1" "$root"/usr/lib/"$1" "$root"/usr/lib64/"$1"; do
-    [ -e "$file" ] && printf '%s\n' "${file#"$root"}" && return
+library() { # NAME: where it lies, for the loader or as NVIDIA's and other packages place it
+  if [ -z "$root" ]; then
+    { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | sed -n "s|^[[:space:]]*$1 .*=> ||p" | head -n 1 | grep . && return
+  fi
+  for folder in "$root"/usr/lib/*/tegra "$root"/usr/lib/*/nvidia "$root"/usr/lib/* "$root/usr/lib" "$root/usr/lib64"; do
+    [ -e "$folder/$1" ] && printf '%s\n' "${folder#"$root"}/$1" && return
   done
 }
 
