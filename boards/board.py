@@ -18,6 +18,7 @@ from typing import Literal
 from pydantic import ConfigDict, PositiveInt
 from pydantic.dataclasses import dataclass
 
+from svitkit.boards.gpu import Gpu
 from svitkit.boards.hosts import config_path, read_hosts
 from svitkit.boards.machine import Machine, read_machine
 from svitkit.errors import ConfigError, UnsupportedError, unknown_name
@@ -60,7 +61,7 @@ class BoardFile:
         transport: how programs are run on it.
         cpu: a model of cpus.toml; None for the machine that svitkit runs on.
         cores: CPU cores, big and little; None where programs run on the cores of the machine that svitkit runs on.
-        big_cores: cores of the named model where the others are slower; None where all are the same.
+        big_cores: cores of the named model where the others are slower or of another kind; None where all are the same.
         memory_bytes: RAM of the smallest variant; None in the same case.
         qemu_cpu: CPU model of qemu-aarch64; set with the transport ``qemu`` and only there.
         clock_mhz: highest clock of the (fastest) cores.
@@ -69,6 +70,7 @@ class BoardFile:
         memory_bandwidth_bytes_per_s: peak RAM bandwidth.
         system: the usual operating system.
         system_glibc: glibc version of that system.
+        gpu: its GPU; None where it has none that kernels are built for.
         sources: where each fact comes from, by its key; ``not verified`` where nothing was looked up.
     """
 
@@ -85,6 +87,7 @@ class BoardFile:
     memory_bandwidth_bytes_per_s: PositiveInt | None = None
     system: str | None = None
     system_glibc: str | None = None
+    gpu: Gpu | None = None
     sources: dict[str, str]
 
     def facts(self) -> set[str]:
@@ -92,7 +95,7 @@ class BoardFile:
         return {key for key, value in vars(self).items() if value is not None} & FACTS
 
 
-FACTS = {field.name for field in fields(BoardFile)} - {"title", "transport", "qemu_cpu", "sources"}
+FACTS = {field.name for field in fields(BoardFile)} - {"title", "transport", "qemu_cpu", "gpu", "sources"}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -113,6 +116,7 @@ class Board:
         glibc: oldest glibc that programs built for the board must start on.
         system_glibc: glibc of the board's system; None where that is not known.
         qemu_cpu: CPU model of qemu-aarch64, None unless emulated.
+        gpu: its GPU; None where it has none, and of this machine where nobody looked (:mod:`.devices`).
         facts: the board's file as it was read, with the sources.
         place: which one of several, by its table in boards.toml; None where the board's own name says it.
     """
@@ -130,6 +134,7 @@ class Board:
     glibc: str
     system_glibc: str | None
     qemu_cpu: str | None
+    gpu: Gpu | None
     facts: BoardFile
     place: str | None = None
 
@@ -140,8 +145,13 @@ class Board:
 
     @property
     def emulated(self) -> bool:
-        """Whether programs run under an emulator: their results count, their speed says nothing about a board."""
-        return self.transport == "qemu"
+        """Whether something else stands in for the board, qemu or PoCL: results count, times say nothing about it."""
+        return self.transport == "qemu" or self.stands_in_for_gpu
+
+    @property
+    def stands_in_for_gpu(self) -> bool:
+        """Whether it runs what is built for GPUs on the CPU of this machine, and nothing else."""
+        return self.gpu is not None and self.gpu.allows_cpu
 
     @property
     def threads(self) -> int:
@@ -216,6 +226,12 @@ def read_board_file(path: Path) -> BoardFile:
             f"{path}: the facts and the [sources] differ in {', '.join(sorted(unsourced))}. "
             "Give every fact one source, and no source without its fact."
         )
+    unsourced_gpu = content.gpu.facts() ^ set(content.gpu.sources) if content.gpu is not None else set()
+    if unsourced_gpu:
+        raise ConfigError(
+            f"{path}: the facts of [gpu] and the [gpu.sources] differ in {', '.join(sorted(unsourced_gpu))}. "
+            "Give every fact one source, and no source without its fact."
+        )
     if (content.transport == "qemu") != (content.qemu_cpu is not None):
         raise ConfigError(
             f"{path}: transport is '{content.transport}' and qemu_cpu is {content.qemu_cpu!r}. "
@@ -250,6 +266,7 @@ def complete_board(name: str, content: BoardFile, machine: Machine) -> Board:
         glibc=GLIBC_FLOOR,
         system_glibc=machine.glibc if is_this_machine else content.system_glibc,
         qemu_cpu=content.qemu_cpu,
+        gpu=content.gpu,
         facts=content,
     )
 

@@ -28,6 +28,10 @@ class DeviceFacts:
         memory_bytes, available_bytes: RAM, and what of it is free for programs.
         free_bytes: of the file system where svitkit's files lie.
         hashes: whether it has sha256sum.
+        compatible: strings of the device tree that name board, module and SoC.
+        l4t: release of NVIDIA's Linux for Tegra, ``36.4.3``; the CUDA driver is part of it.
+        cuda_toolkit: version of the CUDA toolkit in /usr/local/cuda; not that of the driver.
+        drivers: libraries of GPU drivers that it has, as paths; None if it was not looked.
     """
 
     architecture: str | None = None
@@ -44,6 +48,14 @@ class DeviceFacts:
     available_bytes: int | None = None
     free_bytes: int | None = None
     hashes: bool = False
+    compatible: tuple[str, ...] = ()
+    l4t: str | None = None
+    cuda_toolkit: str | None = None
+    drivers: tuple[str, ...] | None = None
+
+    def driver(self, library: str) -> str | None:
+        """Returns where a library of a GPU driver lies, by its file name; None if it is not there."""
+        return next((path for path in self.drivers or () if path.rpartition("/")[2] == library), None)
 
     @property
     def name(self) -> str:
@@ -76,6 +88,10 @@ def read_facts(text: str) -> DeviceFacts:
         available_bytes=_kibibytes(first.get("MemAvailable")),
         free_bytes=_kibibytes(first.get("free_kib")),
         hashes="sha256sum" in first,
+        compatible=tuple(first.get("compatible", "").split()),
+        l4t=_version(first.get("l4t")),
+        cuda_toolkit=_version(first.get("cuda_toolkit")),
+        drivers=_drivers(first.get("drivers")),
     )
 
 
@@ -84,12 +100,19 @@ def _parts(implementers: list[str], parts: list[str]) -> tuple[str, ...]:
     return tuple(f"{maker.lower()}:{part.lower()}" for maker in implementers for part in parts)
 
 
+def _drivers(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(path for path in text.split() if path.startswith("/"))
+
+
+def _version(text: str | None) -> str | None:
+    return text if text is not None and VERSION.fullmatch(text) else None
+
+
 def _libc(text: str | None) -> str | None:
     words = (text or "").split()
     if words[:1] == [MUSL]:
         return MUSL
-    version = words[1] if words[:1] == ["glibc"] and len(words) > 1 else ""
-    return version if VERSION.fullmatch(version) else None
+    return _version(words[1] if words[:1] == ["glibc"] and len(words) > 1 else None)
 
 
 def _number(text: str | None) -> int | None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from svitkit.boards.board import Board, boards_with, read_cpus
 from svitkit.boards.device_facts import MUSL, DeviceFacts
+from svitkit.boards.gpu import Device
+from svitkit.boards.gpu_preflight import check_gpu, gpu_mismatches, soc_mismatches
 from svitkit.errors import ConfigError
 from svitkit.manifest import Manifest
 
@@ -16,19 +18,21 @@ PROGRAM_BYTES = 8 << 20
 
 
 def check_bundle(manifest: Manifest, board: Board) -> None:
-    """Checks architecture, CPU features and C library of a bundle against a board.
+    """Checks architecture, GPU, CPU features and C library of a bundle against a board.
 
     Without this check the program dies on the board: of an illegal instruction, or with ``GLIBC_2.xx not found``.
 
     Raises:
         ConfigError: the bundle cannot run there; the message says what to build instead.
     """
-    rebuild = f"Build it again for this board: svitkit build model.onnx --board {board.name} -o BUNDLE"
+    on_gpu = " --device gpu" if manifest.gpu is not None and board.gpu is not None else ""
+    rebuild = f"Build it again for this board: svitkit build model.onnx --board {board.name}{on_gpu} -o BUNDLE"
     if manifest.triple != board.triple:
         raise ConfigError(
             f"the bundle was built for {manifest.board} ({manifest.triple}), but {board.name} runs {board.triple}. "
             f"{rebuild}"
         )
+    check_gpu(manifest, board)
     missing = missing_features(manifest.required_features, board.cpu_features)
     if missing:
         raise ConfigError(
@@ -43,7 +47,12 @@ def check_bundle(manifest: Manifest, board: Board) -> None:
 
 
 def check_device(
-    facts: DeviceFacts, board: Board, manifest: Manifest | None = None, threads: int | None = None
+    facts: DeviceFacts,
+    board: Board,
+    manifest: Manifest | None = None,
+    threads: int | None = None,
+    *,
+    device: Device = "cpu",
 ) -> None:
     """Checks what a device says of itself against the board that it should be, and against a bundle.
 
@@ -52,23 +61,32 @@ def check_device(
         board: what was asked for.
         manifest: of the bundle that is to run; the board alone is compared if None.
         threads: threads of an inference; the board's own number if None.
+        device: what will run it, where there is no bundle yet.
 
     Raises:
         ConfigError: programs for the board would not run there, or would be measured under a wrong name.
     """
-    found = mismatches(facts, board, manifest, threads)
+    found = mismatches(facts, board, manifest, threads, device=device)
     if found:
         raise ConfigError(f"{facts.name} cannot run this as {board.name}: {' '.join(found)} Nothing was sent.")
 
 
 def mismatches(
-    facts: DeviceFacts, board: Board, manifest: Manifest | None = None, threads: int | None = None
+    facts: DeviceFacts,
+    board: Board,
+    manifest: Manifest | None = None,
+    threads: int | None = None,
+    *,
+    device: Device = "cpu",
 ) -> list[str]:
     """Returns what speaks against running on a device, one sentence each; see :func:`check_device`."""
     machine = board.triple.partition("-")[0]
     if facts.architecture not in (None, machine):
         return [_wrong_architecture(facts, board, machine)]
-    found = [*_system(facts, machine), *_c_library(facts, board, manifest), *_cores(facts, board, manifest)]
+    found = [*_system(facts, machine), *_c_library(facts, board, manifest)]
+    found += soc_mismatches(facts, board) or _cores(facts, board, manifest)
+    if (manifest.device if manifest is not None else device) == "gpu":
+        found += gpu_mismatches(facts, board)
     return [*found, *_size(facts, board, manifest, threads)]
 
 

@@ -7,7 +7,7 @@
 #                              governors before it)
 #     /tmp/svitkit-lock/held/  who uses the board, whatever the account: owner, deadline (seconds since boot)
 #
-# SVITKIT_LOCK: another place for the lock, where accounts do not share /tmp. SVITKIT_ROOT: where proc and sys are read.
+# SVITKIT_LOCK: another place for the lock, where accounts do not share /tmp. SVITKIT_ROOT: where files of the system are read.
 # Both outputs begin with a line, so that what the login itself prints can be told apart; stderr ends with the status.
 set -u
 LC_ALL=C
@@ -46,6 +46,33 @@ word_bits() { # of programs, by the fifth byte of one: a kernel of 64 bits may r
   case $(dd if=/proc/$$/exe bs=1 skip=4 count=1 2>/dev/null | od -An -tu1 | tr -d ' ') in 1) echo 32 ;; 2) echo 64 ;; esac
 }
 
+library() { # NAME: where it lies, for the loader or as NVIDIA's and other packages place it
+  if [ -z "$root" ]; then
+    { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | sed -n "s|^[[:space:]]*$1 .*=> ||p" | head -n 1 | grep . && return
+  fi
+  for folder in "$root"/usr/lib/*/tegra "$root"/usr/lib/*/nvidia "$root"/usr/lib/* "$root/usr/lib" "$root/usr/lib64"; do
+    [ -e "$folder/$1" ] && printf '%s\n' "${folder#"$root"}/$1" && return
+  done
+}
+
+gpu_drivers() {
+  echo looked
+  for name in libcuda.so.1 libOpenCL.so.1 libmali.so.1; do library "$name"; done
+}
+
+cuda_toolkit() {
+  cuda=$root/usr/local/cuda
+  sed -n 's/.*"version"[^"]*"\([0-9.]*\)".*/\1/p' "$cuda/version.json" 2>/dev/null | head -n 1 | grep . && return
+  sed -n 's/^CUDA Version \([0-9.]*\).*/\1/p' "$cuda/version.txt" 2>/dev/null
+}
+
+gpu_facts() {
+  [ -r "$root/proc/device-tree/compatible" ] && tell compatible "$(tr '\000' ' ' <"$root/proc/device-tree/compatible")"
+  tell l4t "$(sed -n 's/^# R\([0-9]*\)[^,]*, REVISION: \([0-9.]*\).*/\1.\2/p' "$root/etc/nv_tegra_release" 2>/dev/null)"
+  tell cuda_toolkit "$(cuda_toolkit)"
+  tell drivers "$(gpu_drivers | tr '\n' ' ')"
+}
+
 facts() {
   tell architecture "$(uname -m)"
   tell kernel "$(uname -r)"
@@ -58,6 +85,7 @@ facts() {
   grep -E '^(MemTotal|MemAvailable):' "$root/proc/meminfo" | tr ':' '\t'
   grep -E '^(Features|flags|model name|CPU implementer|CPU part)[[:space:]]*:' "$root/proc/cpuinfo" | sort -u |
     sed 's/[[:space:]]*:[[:space:]]*/	/'
+  gpu_facts
   tell free_kib "$(free_kib)"
   return 0
 }

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svitkit.boards.board import Board
+from svitkit.boards.gpu import Device
+from svitkit.errors import UnsupportedError
 from svitkit.files import sha256, staged_directory, write_bytes, write_text
 from svitkit.manifest import FileEntry, KernelChoice, Manifest, SparseWeights, write_manifest
 from svitkit.runtime.glibc import check_glibc
@@ -23,7 +25,13 @@ PROGRAMS = ("model.so", "svit-run", "libsvit.so")
 
 
 def build_bundle(
-    onnx_path: Path, board: Board, out: Path, *, golden: NDArray[np.float32], stores_sparse: bool = True
+    onnx_path: Path,
+    board: Board,
+    out: Path,
+    *,
+    golden: NDArray[np.float32],
+    stores_sparse: bool = True,
+    device: Device = "cpu",
 ) -> Manifest:
     """Compiles an exported network for a board and gathers all that runs it.
 
@@ -33,12 +41,15 @@ def build_bundle(
         out: the bundle directory; an existing one is replaced once the new one is whole.
         golden: (N, *input shape) float32, inputs of the check on the board; see :mod:`svitkit.runtime.golden`.
         stores_sparse: whether weights of which most are 0 are stored without zeros (:mod:`svitkit.runtime.sparse`).
+        device: what it runs on, the CPU or the GPU of the board.
 
     Raises:
         ConfigError: the file is damaged, or the golden inputs have the wrong shape.
         UnsupportedError: the network holds an operator that has no kernel.
         VerificationError: a program needs a newer glibc than the board's floor.
     """
+    if device == "gpu":
+        raise UnsupportedError(f"{board.name}: bundles for GPUs cannot be built yet. Build for its CPU.")
     with staged_directory(out) as bundle:
         compiled = compile_network(onnx_path, board, bundle / "model.so", stores_sparse=stores_sparse)
         check_golden_inputs(compiled.graph.metadata, golden)

@@ -67,7 +67,7 @@ def cost_model(board: Board) -> CostModel:
             f"there are no costs for the CPU model '{board.mcpu}', only for {', '.join(COSTS)}. "
             "Fit some with benchmarks/fit_costs.py and add them to runtime/cost_tables.py."
         )
-    clock = measure_clock_mhz() if board.transport == "local" else board.facts.clock_mhz
+    clock = measure_clock_mhz() if board.transport == "local" and not board.emulated else board.facts.clock_mhz
     return CostModel(table=COSTS[board.mcpu], clock_mhz=clock)
 
 

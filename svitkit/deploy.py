@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svitkit.boards.board import Board
+from svitkit.boards.devices import check_gpu_threads
+from svitkit.boards.gpu import Device
 from svitkit.boards.preflight import check_device
 from svitkit.boards.transports import open_transport
 from svitkit.errors import ConfigError
 from svitkit.progress import Advance
-from svitkit.proven import build_proven, export_proven
+from svitkit.proven import build_proven, check_device_choice, export_proven
 
 if TYPE_CHECKING:
     from svitkit.compress.run import CompressResult
@@ -42,6 +44,7 @@ class DeployOptions:
         objective: what shall be as small as accuracy allows, ``latency`` on the board that is deployed to.
         threads: threads of an inference on the board; the board's own number if None.
         single_file: whether the bundle is one program instead of a folder.
+        device: what the bundle runs on, the CPU or the GPU of the board.
         host: ``[user@]address[:port]`` of a board that is reached by SSH; boards.toml says it if None.
         wait_s: how long to wait while somebody else uses the board.
     """
@@ -56,6 +59,7 @@ class DeployOptions:
     limit: int | None = None
     threads: int | None = None
     single_file: bool = False
+    device: Device = "cpu"
     resume: bool = False
     objective: str | None = None
     host: str | None = None
@@ -159,6 +163,7 @@ def deploy(
     from svitkit.runtime.bench.options import BenchOptions
     from svitkit.runtime.bench.record import write_record
 
+    board = require_buildable(board, options)
     prepare_folder(out)
     require_reachable(board, options)
     small = _compress(checkpoint, dataset, board, out / CHECKPOINT, options, advance)
@@ -169,7 +174,9 @@ def deploy(
     export_proven(small.checkpoint, out / ONNX, dataset=dataset)
     advance("export and verify", 1)
     advance("build", 0)
-    manifest = build_proven(out / ONNX, board, out / BUNDLE, dataset, single_file=options.single_file)
+    manifest = build_proven(
+        out / ONNX, board, out / BUNDLE, dataset, single_file=options.single_file, device=options.device
+    )
     advance("build", 1)
     images = options.limit or BOARD_IMAGES
     record = bench(
@@ -186,10 +193,10 @@ def deploy(
     return _summary(name, small, manifest, record, accuracy_before=before, out=out), record
 
 
-def default_folder(name: str, board: Board) -> Path:
-    """Returns where artefacts go if nothing else is said: ``svitkit-out/<model>-<board>``."""
+def default_folder(name: str, board: Board, device: Device = "cpu") -> Path:
+    """Returns where artefacts go if nothing else is said: ``svitkit-out/<model>-<board>``, for GPUs with ``-gpu``."""
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in Path(name).name)
-    return Path("svitkit-out") / f"{plain}-{board.name}"
+    return Path("svitkit-out") / f"{plain}-{board.name}{'-gpu' * (device == 'gpu')}"
 
 
 def prepare_folder(out: Path) -> None:
@@ -206,6 +213,22 @@ def prepare_folder(out: Path) -> None:
         raise ConfigError(f"'{out}' holds '{foreign[0]}', which no deployment makes. Choose another folder with -o.")
 
 
+def require_buildable(board: Board, options: DeployOptions) -> Board:
+    """Returns the board with the GPU that is built for, if one is.
+
+    Raises:
+        ConfigError: there is none, or what is asked for beside it is of CPUs.
+    """
+    if options.device == "gpu" and options.objective == "latency":
+        raise ConfigError(
+            "latency is predicted for CPUs alone, by what their kernels cost. Leave --objective latency out for a GPU, "
+            "or say --objective macs."
+        )
+    if options.device == "gpu":
+        check_gpu_threads(options.threads)
+    return check_device_choice(board, options.device, single_file=options.single_file)
+
+
 def require_reachable(board: Board, options: DeployOptions) -> None:
     """Fails early where the last step would fail.
 
@@ -215,7 +238,8 @@ def require_reachable(board: Board, options: DeployOptions) -> None:
     """
     with open_transport(board, host=options.host, wait_s=options.wait_s) as transport:
         if transport.facts is not None:
-            check_device(transport.facts, board, threads=options.threads)
+            threads = 1 if options.device == "gpu" else options.threads
+            check_device(transport.facts, board, threads=threads, device=options.device)
 
 
 def _compress(

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from svitkit.boards.board import Board, board_names, load_board
 from svitkit.boards.device_facts import MUSL, DeviceFacts
+from svitkit.boards.gpu_devices import CUDA_LIBRARY, OPENCL_LIBRARY, Found, find_devices
 from svitkit.boards.hosts import host_of, read_hosts
+from svitkit.boards.jetpack import release_of
 from svitkit.boards.machine import read_machine
 from svitkit.boards.preflight import mismatches
 from svitkit.boards.transports import open_transport
@@ -27,6 +29,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 }
 LEAST_PYTHON = (3, 11)
 VERSION_TIMEOUT_S = 60
+INSTALL_POCL = "on Debian or Ubuntu: apt-get install pocl-opencl-icd"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +64,14 @@ def examine(board: str | None = None, host: str | None = None) -> list[Check]:
     Raises:
         ConfigError: there is no such board, or nothing says where it is.
     """
-    named = [_board(name) for name in board_names()] if board is None else _examine_board(load_board(board), host)
+    gpus = find_devices()
+    if board is None:
+        named = [_board(name, gpus) for name in board_names()]
+    else:
+        named = _examine_board(load_board(board), host, gpus)
     packages = [_package(name, stage) for stage, names in PACKAGES.items() for name in names]
     programs = [_program(name, command) for name, command in _build_programs().items()]
-    return [_python(), *packages, *programs, *_machine(), *named]
+    return [_python(), *packages, *programs, *_machine(), *_gpu_drivers(gpus), *named]
 
 
 def is_ready(checks: list[Check]) -> bool:
@@ -113,10 +120,23 @@ def _machine() -> list[Check]:
     ]
 
 
-def _board(name: str) -> Check:
+def _gpu_drivers(found: Found) -> list[Check]:
+    """Says what the drivers of GPUs offer on this machine; most machines have none, and need none."""
+    checks = []
+    for api, library in (("cuda", CUDA_LIBRARY), ("opencl", OPENCL_LIBRARY)):
+        devices = [device for device in found.devices if device.api == api]
+        told = [f"{each.name} ({each.architecture or each.type.upper()}, driver {each.driver})" for each in devices]
+        text = ", ".join(told) or found.missing.get(api, "no device")
+        checks.append(Check(name=f"GPU driver {library}", stage="bench", found=text, ok=bool(told), required=False))
+    return checks
+
+
+def _board(name: str, gpus: Found) -> Check:
     is_here = name == "host"
     try:
         board = load_board(name)
+        if board.stands_in_for_gpu:
+            return _stand_in(board, gpus)
         if board.transport == "ssh":
             return _on_network(board)
         with open_transport(board):
@@ -126,6 +146,12 @@ def _board(name: str) -> Check:
     return Check(name=f"board {name}", stage="bench", found=found, ok=True, required=is_here)
 
 
+def _stand_in(board: Board, gpus: Found) -> Check:
+    names = [device.name for device in gpus.devices if device.api == "opencl"]
+    found = f"in place of a GPU: {', '.join(names)}" if names else f"{gpus.missing.get('opencl')}; {INSTALL_POCL}"
+    return Check(name=f"board {board.name}", stage="bench", found=found, ok=bool(names), required=False)
+
+
 def _on_network(board: Board) -> Check:
     entry = read_hosts().get(board.name)
     asks = f"look at it with svitkit doctor --board {board.name}"
@@ -133,12 +159,12 @@ def _on_network(board: Board) -> Check:
     return Check(name=f"board {board.name}", stage="bench", found=found, ok=False, required=False)
 
 
-def _examine_board(board: Board, host: str | None) -> list[Check]:
+def _examine_board(board: Board, host: str | None, gpus: Found) -> list[Check]:
     """Looks at one board, over the network if it is there: what it says of itself, and what speaks against it."""
     if board.transport != "ssh":
         if host is not None:
             raise ConfigError(f"{board.name} runs on this machine; leave --host {host} out, or name another --board.")
-        return [replace(_board(board.name), required=True)]
+        return [replace(_board(board.name, gpus), required=True)]
     where = host_of(board.table, host)
     stage = f"board {board.table}"
     try:
@@ -161,8 +187,19 @@ def _told(facts: DeviceFacts) -> dict[str, str]:
         "CPU features": " ".join(facts.cpu_features),
         "C library": (facts.libc or "") if facts.libc in (None, MUSL) else f"glibc {facts.libc}",
         "page size": f"{facts.page_size} bytes" if facts.page_size else "",
+        "device tree": ", ".join(facts.compatible),
+        "L4T": _l4t(facts),
+        "GPU drivers": ", ".join(facts.drivers or ()),
+        "CUDA toolkit (not the driver)": facts.cuda_toolkit or "",
         **{name: f"{size / 1e9:.1f} GB" for name, size in sizes.items() if size is not None},
     }
+
+
+def _l4t(facts: DeviceFacts) -> str:
+    """The release of Linux for Tegra, with what follows from it."""
+    release = release_of(facts.l4t) if facts.l4t is not None else None
+    known = "" if release is None else f", JetPack {release.jetpack}, CUDA driver {release.cuda}"
+    return f"{facts.l4t or ''}{known}"
 
 
 def _way(board: Board) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svitkit.boards.board import Board
-from svitkit.errors import VerificationError
+from svitkit.boards.devices import with_gpu
+from svitkit.boards.gpu import Device
+from svitkit.errors import ConfigError, VerificationError
 from svitkit.manifest import Manifest, Mode, ModelMetadata
 
 if TYPE_CHECKING:
@@ -53,7 +55,13 @@ def export_proven(
 
 
 def build_proven(
-    onnx: Path, board: Board, out: Path, dataset: Dataset | None, *, single_file: bool = False
+    onnx: Path,
+    board: Board,
+    out: Path,
+    dataset: Dataset | None,
+    *,
+    single_file: bool = False,
+    device: Device = "cpu",
 ) -> Manifest:
     """Builds a bundle that carries golden inputs from the validation split, or random ones without data.
 
@@ -63,20 +71,41 @@ def build_proven(
         out: the directory, or the single file, to write.
         dataset: data that fit the network.
         single_file: whether one program is built instead of a directory.
+        device: what it runs on, the CPU or the GPU of the board.
 
     Raises:
+        ConfigError: the board has no GPU, or none that a single file can use.
         SvitError: the file cannot be compiled for the board.
     """
     from svitkit.export.metadata import read_metadata
     from svitkit.runtime.build import build_bundle
     from svitkit.runtime.single_file import build_single_file
 
+    target = check_device_choice(board, device, single_file=single_file)
     model = read_metadata(onnx)
     if dataset is None:
         golden = random_samples(model, count=GOLDEN_IMAGES, seed=0)
     else:
         golden = samples(dataset, "validation", model, limit=GOLDEN_IMAGES)
-    return (build_single_file if single_file else build_bundle)(onnx, board, out, golden=golden)
+    if single_file:
+        return build_single_file(onnx, target, out, golden=golden)
+    return build_bundle(onnx, target, out, golden=golden, device=device)
+
+
+def check_device_choice(board: Board, device: Device, *, single_file: bool) -> Board:
+    """Returns the board to build for, with its GPU where that is wanted.
+
+    Raises:
+        ConfigError: the board has no GPU, or a single file is wanted, which cannot use one.
+    """
+    if device == "cpu":
+        return board
+    if single_file:
+        raise ConfigError(
+            "a single file is a static program, which cannot load the driver of a GPU. Build a folder: leave "
+            "--single-file out; or build for the CPU: leave --device gpu out."
+        )
+    return with_gpu(board)
 
 
 def calibration_images(checkpoint: Checkpoint, dataset: Dataset) -> torch.Tensor:

@@ -33,7 +33,7 @@ from svitkit.runtime.bench.record import Accuracy, BenchRecord
 
 Verdict = Literal["passed", "regression", "undecided", "not compared"]
 # What must be the same for two latencies to tell of the bundle alone.
-CONDITIONS = ("mode", "threads", "cpus", "prefix", "device", "emulated")
+CONDITIONS = ("mode", "threads", "cpus", "prefix", "device", "processor", "emulated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,6 +209,8 @@ def _peak(before: BenchRecord, after: BenchRecord, limit: float) -> Comparison:
     old, new = before.memory.vm_hwm_bytes, after.memory.vm_hwm_bytes
     if before.emulated or after.emulated:
         why = "the memory of an emulator is not a board's"
+    elif before.on_gpu != after.on_gpu:
+        why = f"the baseline's processor is {before.processor}, now {after.processor}"
     elif old is None or new is None:
         why = f"the {'baseline' if old is None else 'run'} has no peak memory"
     else:

@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from svitkit.boards.board import Board
+from svitkit.boards.devices import check_gpu_threads
 from svitkit.boards.preflight import check_bundle, check_device
 from svitkit.boards.transports import Transport, open_transport
 from svitkit.errors import ConfigError
-from svitkit.manifest import check_files, read_manifest
+from svitkit.manifest import Manifest, check_files, read_manifest
 from svitkit.parts import read_part
 from svitkit.runtime.bench.clusters import CLUSTER_FILES, choose_cpus, read_clusters
 from svitkit.runtime.bench.device_checks import (
@@ -76,6 +77,7 @@ def bench(
     options = options or BenchOptions()
     manifest = read_manifest(bundle)
     check_bundle(manifest, board)
+    check_device_options(manifest, options)
     check_files(bundle, manifest)
     if dataset is not None:
         check_data(dataset, manifest.model)
@@ -88,10 +90,12 @@ def bench(
     ):
         board = as_started(board, transport.prefix)
         threads = options.threads if isinstance(options.threads, int) else None
+        if manifest.device == "gpu":
+            threads = 1
         if transport.facts is not None:
             check_device(transport.facts, board, manifest, threads)
         meter = require_meter(transport, board) if options.energy_s else None
-        cpus = cpus_to_stay_on(transport, board, options.cpus)
+        cpus = cpus_to_stay_on(transport, board, manifest, options.cpus)
         if cpus and threads and threads > len(cpus):
             raise ConfigError(
                 f"{threads} threads on {len(cpus)} cores ({', '.join(map(str, cpus))}) would wait for each other. "
@@ -108,6 +112,7 @@ def bench(
             timeout_s=options.timeout_s,
             threads=threads or min(board.threads, len(cpus) or board.threads),
             cpus=cpus,
+            require_device=options.require_device,
         )
         notify("golden check", 0.0)
         golden, rates = check_golden(runner, bundle, manifest)
@@ -134,6 +139,21 @@ def bench(
     )
 
 
+def check_device_options(manifest: Manifest, options: BenchOptions) -> None:
+    """Refuses what a bundle for the CPU, or one for a GPU, cannot do.
+
+    Raises:
+        ConfigError: another kind of device is required than the bundle runs on, or threads on a GPU.
+    """
+    if options.require_device not in (None, manifest.device):
+        raise ConfigError(
+            f"--require-device {options.require_device}: the bundle was built for the {manifest.device.upper()} of "
+            f"{manifest.board}. Build one with --device {options.require_device}."
+        )
+    if manifest.device == "gpu":
+        check_gpu_threads(options.threads)
+
+
 def as_started(board: Board, prefix: Sequence[str]) -> Board:
     """Returns the board as an emulated one where an emulator stands before its programs: its times are no board's."""
     emulator = bool(prefix) and PurePosixPath(prefix[0]).name.startswith("qemu-")
@@ -152,9 +172,12 @@ def governor(transport: Transport, board: Board, name: str | None) -> Iterator[N
         yield
 
 
-def cpus_to_stay_on(transport: Transport, board: Board, wanted: str | None) -> tuple[int, ...]:
-    """Returns the cores that the program stays on; empty where the system, or the user's own prefix, chooses."""
-    if wanted is None and (board.emulated or transport.prefix):
+def cpus_to_stay_on(transport: Transport, board: Board, manifest: Manifest, wanted: str | None) -> tuple[int, ...]:
+    """Returns the cores that the program stays on; empty where the system, or the user's own prefix, chooses.
+
+    On a GPU the system chooses: the thread that starts its kernels works little.
+    """
+    if wanted is None and (board.emulated or transport.prefix or manifest.device == "gpu"):
         return ()
     with transport.look(CLUSTER_FILES) as root:
         return choose_cpus(wanted, read_clusters(root))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from svitkit.boards.gpu import Device
 from svitkit.errors import ConfigError
 
 MOST_FRAMES = 100_000
@@ -31,6 +32,7 @@ class BenchOptions:
         fps: frames that arrive in a second; None: each comes when the last one is done.
         deadline_ms: a frame that took longer since its arrival is late; the time between two arrivals if None.
         energy_s: how long energy is measured, with as long a rest before and after; 0 for not at all.
+        require_device: ``cpu`` or ``gpu``: nothing is measured on another kind of device; None: what the bundle wants.
 
     Raises:
         ConfigError: with such numbers nothing can be measured.
@@ -51,6 +53,7 @@ class BenchOptions:
     fps: float | None = None
     deadline_ms: float | None = None
     energy_s: float = 0.0
+    require_device: Device | None = None
 
     def __post_init__(self) -> None:
         """Refuses numbers with which nothing can be measured."""

@@ -54,7 +54,7 @@ def read_profile(report: RunnerReport, *, emulated: bool) -> Profile:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PlannedCall:
-    """One kernel call as it stands in a bundle's program.
+    """One kernel call, or launch on a GPU, as it stands in a bundle's program.
 
     Attributes:
         layer, kernel: as in ``LayerTime``.
@@ -69,7 +69,7 @@ class PlannedCall:
 
 
 def read_calls(program: str) -> tuple[PlannedCall, ...]:
-    """Returns the kernel calls of a program in the order of execution.
+    """Returns the kernel calls, or launches, of a program in the order of execution.
 
     Args:
         program: content of a bundle's ``program.txt``.
@@ -84,7 +84,7 @@ def read_calls(program: str) -> tuple[PlannedCall, ...]:
             words = line.split()
             if words[:1] == ["tensor"]:
                 tensors[words[1]] = prod(int(extent) for extent in words[7:]), words[3]
-            elif words[:1] == ["call"]:
+            elif words[:1] in (["call"], ["launch"]):
                 elements, dtype = tensors[words[-1]]
                 calls.append(PlannedCall(layer=words[2], kernel=words[1], outputs=elements, dtype=dtype))
     except (IndexError, KeyError, ValueError):

@@ -19,16 +19,21 @@ from svitkit.runtime.bench.device_state import DeviceState
 from svitkit.runtime.bench.energy import Energy
 from svitkit.runtime.bench.latency import STRICT, Latency, Stability
 from svitkit.runtime.bench.profile import Profile
+from svitkit.runtime.bench.runner_report import RunnerDevice
 from svitkit.runtime.bench.streaming import Stream
 from svitkit.runtime.bench.sustained import Sustained
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Memory:
-    """Bytes of the process that ran the network, read inside that process, and of the static plan.
+    """Bytes of the process that ran the network, read inside that process, of the system, and of the static plan.
+
+    An integrated GPU shares the memory with the CPU, and what its driver takes does not count as the process's: beside
+    the process stands by how much the whole system's free memory shrank, which other programs may change too.
 
     Attributes:
-        emulated: the process figures (those that may be absent) include an emulator and say nothing about a board.
+        emulated: the figures that may be absent are an emulator's, or a CPU's in place of a GPU, and say nothing about
+            a board.
         weights_bytes, state_bytes, workspace_bytes: the plan: parameters, membrane potentials, and what lives within
             one run.
         vm_hwm_bytes: highest resident memory (VmHWM), code and libraries included, before the samples are kept.
@@ -36,6 +41,8 @@ class Memory:
         private_bytes: resident memory that nobody else uses, at the same moment.
         floor_bytes: what a network of no size would take: libraries, machine code, one input and one output.
         weights_resident_bytes: of the weights, which are mapped from their file; whole pages.
+        system_bytes: MemAvailable of the system before loading less its smallest value until the warm-up was over; on
+            GPUs alone.
     """
 
     emulated: bool
@@ -47,11 +54,15 @@ class Memory:
     private_bytes: int | None = None
     floor_bytes: int | None = None
     weights_resident_bytes: int | None = None
+    system_bytes: int | None = None
 
     @property
     def unexplained(self) -> float | None:
-        """Share of the peak, with its sign, that is not floor, weights, states and workspace; None if not measured."""
-        if self.emulated or self.vm_hwm_bytes is None or self.floor_bytes is None:
+        """Share of the peak, with its sign, that is not floor, weights, states and workspace; None if not measured.
+
+        None on GPUs, too: there weights, states and workspace need not lie in the memory of the process.
+        """
+        if self.emulated or self.system_bytes is not None or self.vm_hwm_bytes is None or self.floor_bytes is None:
             return None
         plan = self.weights_bytes + self.state_bytes + self.workspace_bytes
         return 1 - (self.floor_bytes + plan) / self.vm_hwm_bytes
@@ -131,7 +142,8 @@ class BenchRecord:
         place: which one of several, by its table in boards.toml; absent where the board's own name says it.
         built_for: the board that the bundle was built for.
         device: what really ran the program, as it calls itself.
-        emulated: an emulator ran it: outputs count, times and process memory are the emulator's.
+        ran_on: the CPU or GPU of it that ran the network, as its driver calls it; absent for bundles of older versions.
+        emulated: an emulator ran it, or a CPU in place of a GPU: outputs count, times and process memory are its own.
         started_at: UTC, ISO 8601.
         versions: of svitkit, TVM, the kernel, and the emulator.
         family, mode, timesteps: the network, see ``ModelMetadata``.
@@ -162,6 +174,7 @@ class BenchRecord:
     place: str | None = None
     built_for: str
     device: str
+    ran_on: RunnerDevice | None = None
     emulated: bool
     started_at: str
     versions: dict[str, str]
@@ -197,6 +210,19 @@ class BenchRecord:
     after: DeviceState | None = None
     valid: bool
     reasons: tuple[str, ...]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the network ran through the driver of a GPU, and not as machine code of the CPU."""
+        return self.ran_on is not None and self.ran_on.api != "cpu"
+
+    @property
+    def processor(self) -> str:
+        """What ran the network, in words: ``CPU``, ``GPU Orin (CUDA 12.6)``, or a CPU that stood in for a GPU."""
+        if self.ran_on is None or self.ran_on.api == "cpu":
+            return "CPU"
+        api = {"cuda": "CUDA", "opencl": "OpenCL"}[self.ran_on.api]
+        return f"{self.ran_on.type.upper()} {self.ran_on.name} ({api} {self.ran_on.driver})"
 
 
 def record_json(record: BenchRecord) -> str:

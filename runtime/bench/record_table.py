@@ -37,6 +37,8 @@ def _verdict(record: BenchRecord) -> str:
 def _rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
     golden = record.golden
     yield "device", record.device
+    if record.on_gpu:
+        yield "ran on", record.processor
     if record.accuracy is not None:
         accuracy = record.accuracy
         images = f"{accuracy.count} {accuracy.split} images of {accuracy.dataset}"
@@ -123,6 +125,8 @@ def _memory_rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
         yield "memory share (PSS)", _kibibytes(memory.pss_bytes) + mark
     if memory.private_bytes is not None:
         yield "private memory", _kibibytes(memory.private_bytes) + mark
+    if memory.system_bytes is not None:
+        yield "memory of the system", f"{_kibibytes(memory.system_bytes)} less free, by all programs and drivers{mark}"
     yield "bundle", _kibibytes(record.bundle_bytes)
 
 

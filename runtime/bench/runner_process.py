@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from svitkit.boards.gpu import Device
 from svitkit.boards.transports import Completed, Transport
 from svitkit.errors import RunError
 from svitkit.runtime.bench.options import BenchOptions
@@ -69,6 +70,7 @@ class Runner:
         threads: threads that share the work.
         cpus: cores that they stay on; empty: the system chooses.
         is_single_file: whether the bundle is the program itself.
+        require_device: the kind of device that it must run on; None for any.
     """
 
     transport: Transport
@@ -81,6 +83,7 @@ class Runner:
     threads: int = 1
     cpus: tuple[int, ...] = ()
     is_single_file: bool = False
+    require_device: Device | None = None
 
     def infer(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Runs the network on inputs, each from reset states.
@@ -203,6 +206,8 @@ class Runner:
         cores = ["--threads", str(self.threads)]
         if self.cpus:
             cores += ["--cpus", ",".join(str(cpu) for cpu in self.cpus)]
+        if self.require_device is not None:
+            cores += ["--require-device", self.require_device]
         timeout_s = self.timeout_s + further_s
         completed = self.transport.run([*start, *mode, *cores, *arguments], timeout_s)
         check_end(completed)

@@ -100,12 +100,15 @@ def assemble(
     """Puts the record together."""
     report = timing.report
     device, versions = device_and_versions(board, manifest, facts)
+    if board.stands_in_for_gpu:
+        device = f"OpenCL in place of a GPU on {device}"
     reasons = objections(board, manifest, timing, golden)
     return BenchRecord(
         board=board.name,
         place=board.place,
         built_for=manifest.board,
         device=device,
+        ran_on=report.device,
         emulated=board.emulated,
         started_at=started_at,
         versions=versions,
@@ -135,6 +138,7 @@ def assemble(
             private_bytes=report.private_bytes,
             floor_bytes=report.floor_bytes,
             weights_resident_bytes=report.weights_resident_bytes,
+            system_bytes=report.system_memory_bytes,
         ),
         golden=golden,
         operations=count_operations(manifest),

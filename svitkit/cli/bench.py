@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -156,6 +156,10 @@ def bench(
             metavar="SECONDS", min=0, help="Also measure energy so long, and idle power before and after, as long each."
         ),
     ] = 0.0,
+    require_device: Annotated[
+        Literal["cpu", "gpu"] | None,
+        typer.Option(help="Measure only if the network runs on such a device; nothing is measured on another one."),
+    ] = None,
     _schema: Annotated[
         bool,
         typer.Option("--schema", callback=_show_schema, is_eager=True, help="Show the JSON Schema of the results."),
@@ -199,6 +203,7 @@ def bench(
             fps=fps,
             deadline_ms=deadline,
             energy_s=energy,
+            require_device=require_device,
         ),
         out=out,
         baseline=None if baseline is None else read_baseline(baseline, apart_from=out),

@@ -12,6 +12,7 @@ from svitkit.cli.output import answer, table
 
 if TYPE_CHECKING:
     from svitkit.boards.board import Board
+    from svitkit.boards.gpu import Gpu
 
 SHOW = "show"
 HostName = Annotated[
@@ -52,12 +53,16 @@ def show_boards(
             show({"board": board}, table(board.title, ("fact", "value", "source"), _board_facts(board)))
             return
         known = list_boards()
-        rows = [(board.name, board.title, board.mcpu, str(board.cores), board.transport) for board in known]
-        listed = table("Boards", ("name", "what it is", "CPU", "cores", "reached by"), rows)
+        rows = [
+            (board.name, board.title, board.mcpu, str(board.cores), *_gpu_cells(board.gpu), board.transport)
+            for board in known
+        ]
+        columns = ("name", "what it is", "CPU", "cores", "GPU", "CUDA", "JetPack", "reached by")
+        listed = table("Boards", columns, rows)
         places = [(name, at.board, at.host or "") for name, at in read_hosts().items() if at.board is not None]
-        columns = ("name", "board", "host")
-        told = [dict(zip(columns, place, strict=True)) for place in places]
-        show({"boards": known, "places": told}, listed, *[table("Places", columns, places)] * bool(places))
+        ways = ("name", "board", "host")
+        told = [dict(zip(ways, place, strict=True)) for place in places]
+        show({"boards": known, "places": told}, listed, *[table("Places", ways, places)] * bool(places))
 
 
 @app.command("unlock")
@@ -129,4 +134,24 @@ def _board_facts(board: Board) -> list[tuple[str, ...]]:
         "system_glibc": board.system_glibc or "unknown",
     }
     given = {key: str(getattr(board.facts, key)) for key in sources if key not in facts}
-    return [(key, value, sources.get(key, "")) for key, value in (facts | given).items()]
+    told = [(key, value, sources.get(key, "")) for key, value in (facts | given).items()]
+    return [*told, *([] if board.gpu is None else _gpu_facts(board.gpu))]
+
+
+def _gpu_facts(gpu: Gpu) -> list[tuple[str, ...]]:
+    ranges = {"cuda": gpu.cuda, "jetpack": gpu.jetpack}
+    facts = {key: str(getattr(gpu, key)) for key in gpu.sources} | {
+        key: _range(ends) for key, ends in ranges.items() if ends is not None
+    }
+    if gpu.modules is not None:
+        facts["modules"] = ", ".join(gpu.modules)
+    return [("gpu: reached by", gpu.api, ""), *((f"gpu: {key}", facts[key], gpu.sources[key]) for key in gpu.sources)]
+
+
+def _gpu_cells(gpu: Gpu | None) -> tuple[str, str, str]:
+    """The GPU of a board, and the versions of CUDA and JetPack that it runs with."""
+    return ("", "", "") if gpu is None else (gpu.kind, _range(gpu.cuda), _range(gpu.jetpack))
+
+
+def _range(ends: tuple[str, str] | None) -> str:
+    return "" if ends is None else f"{ends[0]} to {ends[1]}"

@@ -53,6 +53,34 @@ class LayerView:
     p50_ns: int | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class GpuView:
+    """What a bundle asks of a GPU.
+
+    Attributes:
+        api: ``cuda`` or ``opencl``.
+        architecture: the least compute capability; None for OpenCL.
+        allows_cpu: whether an OpenCL device that is a CPU may take the GPU's place.
+        precision: of weights that are real numbers.
+        launches_per_run: kernel launches of one run of the program; in step mode that is one time step.
+        launches_per_inference: of all its time steps.
+        launches_at_load: when the bundle is loaded.
+        bytes_moved_estimate: bytes of all buffers that the launches of an inference read or write, each once a launch;
+            caches of the GPU may keep some of them.
+        device_memory_bytes: weights, states and workspace, as planned.
+    """
+
+    api: str
+    architecture: str | None
+    allows_cpu: bool
+    precision: str
+    launches_per_run: int
+    launches_per_inference: int
+    launches_at_load: int
+    bytes_moved_estimate: int
+    device_memory_bytes: int
+
+
 def view_bundle(path: Path, record: Path | None = None) -> View:
     """Shows a bundle's manifest: network, machine code, memory plan, the kernel of every layer, and files.
 
@@ -68,10 +96,17 @@ def view_bundle(path: Path, record: Path | None = None) -> View:
     profile, note = _find_profile(path, record)
     layers = _layer_views(manifest, read_part(path, PROGRAM_NAME).decode(), profile)
     files = [(name, f"{entry.size:,}", entry.sha256[:12]) for name, entry in manifest.files.items()]
-    result = {"kind": "bundle", "manifest": manifest, "layers": [asdict(layer) for layer in layers]}
+    gpu = _gpu_view(manifest)
+    result = {
+        "kind": "bundle",
+        "manifest": manifest,
+        "gpu": None if gpu is None else asdict(gpu),
+        "layers": [asdict(layer) for layer in layers],
+    }
     return result, [
         network_table(str(path), manifest.model),
         table("Built for", ("fact", "value"), _build_facts(manifest)),
+        *([] if gpu is None else [table("On the GPU", ("fact", "value"), _gpu_facts(gpu, manifest))]),
         _layer_table(layers, profile),
         note,
         table("Files", ("name", "bytes", "SHA-256"), files),
@@ -174,9 +209,45 @@ def _sparse_layers(manifest: Manifest) -> str:
     return f"{len(parts)} layers, {kibibytes(expanded)} stored in {kibibytes(stored)}: {some}{ending}"
 
 
+def _gpu_view(manifest: Manifest) -> GpuView | None:
+    plan = manifest.gpu
+    if plan is None:
+        return None
+    runs = manifest.model.timesteps if manifest.model.mode == "step" else 1
+    return GpuView(
+        api=plan.api,
+        architecture=plan.architecture,
+        allows_cpu=plan.allows_cpu,
+        precision=plan.precision,
+        launches_per_run=plan.launches,
+        launches_per_inference=runs * plan.launches,
+        launches_at_load=plan.prepared,
+        bytes_moved_estimate=runs * plan.bytes_moved,
+        device_memory_bytes=manifest.weights_bytes + manifest.state_bytes + manifest.workspace_bytes,
+    )
+
+
+def _gpu_facts(gpu: GpuView, manifest: Manifest) -> list[tuple[str, ...]]:
+    parts = (manifest.weights_bytes, manifest.state_bytes, manifest.workspace_bytes)
+    weights, states, workspace = map(kibibytes, parts)
+    steps = f" ({gpu.launches_per_run} in each of {manifest.model.timesteps} time steps)"
+    return [
+        ("API", gpu.api + ", a CPU may take the GPU's place" * gpu.allows_cpu),
+        ("architecture", "any" if gpu.architecture is None else f"{gpu.architecture} or newer"),
+        ("precision", f"{gpu.precision} weights, fp32 sums, where they are real numbers"),
+        ("launches per inference", f"{gpu.launches_per_inference}" + steps * (manifest.model.mode == "step")),
+        ("launches at load", str(gpu.launches_at_load)),
+        ("bytes moved per inference", f"{kibibytes(gpu.bytes_moved_estimate)} (estimate: every buffer once a launch)"),
+        (
+            "planned device memory",
+            f"{kibibytes(gpu.device_memory_bytes)}: weights {weights}, states {states}, workspace {workspace}",
+        ),
+    ]
+
+
 def _build_facts(manifest: Manifest) -> list[tuple[str, ...]]:
     return [
-        ("board", manifest.board),
+        ("board", manifest.board + " (its GPU)" * (manifest.gpu is not None)),
         ("machine code", manifest.triple),
         ("CPU features it may use", ", ".join(manifest.required_features)),
         ("glibc", "none" if manifest.glibc_floor is None else f"{manifest.glibc_floor} or newer"),

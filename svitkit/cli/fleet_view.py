@@ -72,7 +72,7 @@ def _figures(run: FleetRun) -> tuple[str, str, str, str, str]:
     p50, peak = record.latency_ms.p50, None if record.emulated else record.memory.vm_hwm_bytes
     return (
         run.run.bundle,
-        run.run.where,
+        run.run.where + ", GPU" * record.on_gpu,
         "" if p50 is None else f"{p50:.3f}{mark}",
         "" if record.accuracy is None else f"{record.accuracy.percent:.2f} %",
         "" if peak is None else kibibytes(peak),
@@ -138,5 +138,5 @@ def _facts(run: FleetRun, comparisons: tuple[Comparison, ...] | None) -> dict[st
 
 
 def _record_facts(record: BenchRecord) -> dict[str, Any]:
-    names = ("valid", "reasons", "emulated", "device", "latency_ms", "accuracy", "memory", "golden")
+    names = ("valid", "reasons", "emulated", "device", "processor", "latency_ms", "accuracy", "memory", "golden")
     return {name: getattr(record, name) for name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -47,6 +47,14 @@ Timesteps = Annotated[
     typer.Option("--timesteps", metavar="T", min=1, help="Time steps of one inference, where nothing says so."),
 ]
 BoardName = Annotated[str, typer.Option("--board", metavar="NAME", help="A name of 'svitkit boards'.")]
+DeviceChoice = Annotated[
+    Literal["cpu", "gpu"] | None,
+    typer.Option(
+        "--device",
+        help="What to build for: cpu if not given; gpu is the board's GPU (of host the one that is found here), and "
+        "what pocl always is.",
+    ),
+]
 Host = Annotated[
     str | None,
     typer.Option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +17,7 @@ from svitkit.cli.options import (
     BeamWidth,
     BoardName,
     Data,
+    DeviceChoice,
     Finetune,
     Host,
     Limit,
@@ -73,6 +74,7 @@ def build(
     onnx: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file of 'svitkit export'.")],
     board: BoardName,
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The bundle, or the program, to write.")],
+    device: DeviceChoice = None,
     single_file: SingleFile = False,
     data: Annotated[
         str | None,
@@ -84,6 +86,7 @@ def build(
 ) -> None:
     """Compile an ONNX file for a board: a folder, or one program, that runs there with nothing installed."""
     from svitkit.boards.board import load_board
+    from svitkit.boards.devices import choose_device
     from svitkit.cli.bundle_view import view_bundle
     from svitkit.evaluate import load_for
     from svitkit.export.metadata import read_metadata
@@ -91,10 +94,11 @@ def build(
 
     with answer(as_json) as show:
         target = load_board(board)
+        chosen = choose_device(target, device)
         dataset = None if data is None else load_for(read_metadata(onnx), data)
         with progress() as advance:
             advance("build", 0)
-            build_proven(onnx, target, out, dataset, single_file=single_file)
+            build_proven(onnx, target, out, dataset, single_file=single_file, device=chosen)
             advance("build", 1)
         result, readable = view_bundle(out)
         show({"bundle": out, **result}, *readable)
@@ -124,6 +128,7 @@ def sdk(
 def deploy(
     model: Model,
     board: BoardName,
+    device: DeviceChoice = None,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="DIR", help="Artefacts; svitkit-out/MODEL-BOARD if not given.")
     ] = None,
@@ -150,6 +155,7 @@ def deploy(
 ) -> None:
     """Compress, export, build and bench in one go; exit with 3 if a limit is missed or the run is not valid."""
     from svitkit.boards.board import load_board
+    from svitkit.boards.devices import choose_device
     from svitkit.compress.settings import told_settings
     from svitkit.deploy import DeployOptions, Shortfall, default_folder
     from svitkit.deploy import deploy as run
@@ -173,10 +179,11 @@ def deploy(
     )
     with answer(as_json) as show:
         where = load_board(board)
+        options = replace(options, device=choose_device(where, device))
         checkpoint, dataset = load_network(
             model, weights=weights, data=data, timesteps=timesteps, arguments=arguments or ()
         )
-        folder = out or default_folder(model, where)
+        folder = out or default_folder(model, where, options.device)
         with progress() as advance:
             outcome = run(model, checkpoint, dataset, where, folder, options=options, advance=advance)
         if isinstance(outcome, Shortfall):

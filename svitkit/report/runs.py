@@ -40,9 +40,14 @@ class Run:
     artefacts: Artefacts | None = None
 
     @property
+    def on(self) -> str:
+        """The place, and whether its GPU ran the network."""
+        return self.where + ", GPU" * self.record.on_gpu
+
+    @property
     def label(self) -> str:
         """Name and place: no other run of a report has the same."""
-        return f"{self.name} on {self.where}"
+        return f"{self.name} on {self.on}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,9 +190,12 @@ def _bundle(run: Run) -> str:
 
 
 def place(run: Run) -> tuple[bool, str, str]:
-    """Returns what runs must share to be compared: whether it is an emulator, where, and on which images."""
+    """Returns what runs must share to be compared: whether it is an emulator, where, and on which images.
+
+    CPU and GPU of a board are two places: what the driver of a GPU takes is no memory of the process.
+    """
     record = run.record
-    return record.emulated, run.where, record.accuracy.dataset if record.accuracy else ""
+    return record.emulated, run.on, record.accuracy.dataset if record.accuracy else ""
 
 
 def by_place(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -201,8 +209,8 @@ def by_place(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def board_title(run: Run) -> str:
-    """Returns the name of a run's board, which one of several it is, and whether it is an emulated one."""
-    board = run.where if run.where == run.record.board else f"{run.where}, {run.record.board}"
+    """Returns the name of a run's board, which one of several, whether its GPU ran, and whether it is emulated."""
+    board = run.on if run.where == run.record.board else f"{run.on}, {run.record.board}"
     return f"{board} (emulated)" if run.record.emulated else board
 
 

@@ -40,8 +40,13 @@ def test_every_promised_board_loads() -> None:
     assert [board.name for board in list_boards()] == [
         "host",
         "jetson-nano",
+        "jetson-orin-agx",
         "jetson-orin-nano",
+        "jetson-orin-nx",
+        "jetson-tx2",
+        "jetson-xavier-agx",
         "jetson-xavier-nx",
+        "pocl",
         "qemu-cortex-a53",
         "qemu-cortex-a72",
         "qemu-cortex-a76",

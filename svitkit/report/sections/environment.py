@@ -32,6 +32,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     yield "verdict", verdict(record.valid, record.reasons)
     yield "golden check", _golden(record)
     yield "device", record.device + (" (an emulator, not a board)" if record.emulated else "")
+    yield "ran on", record.processor
     yield "board", record.board + ("" if record.built_for == record.board else f"; built for {record.built_for}")
     yield "started", record.started_at
     yield "versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())
@@ -106,3 +107,6 @@ def _memory(record: BenchRecord) -> Iterator[tuple[str, str]]:
     known = [f"{name} {kibibytes(size)} KiB" for name, size in seen.items() if size is not None]
     if known:
         yield "process memory", ", ".join(known) + mark
+    if memory.system_bytes is not None:
+        said = f"{kibibytes(memory.system_bytes)} KiB less free, by all programs and drivers"
+        yield "memory of the system", said + mark
