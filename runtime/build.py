@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svitkit.boards.board import Board
 from svitkit.boards.gpu import Device
-from svitkit.errors import UnsupportedError
 from svitkit.files import sha256, staged_directory, write_bytes, write_text
-from svitkit.manifest import FileEntry, KernelChoice, Manifest, SparseWeights, write_manifest
+from svitkit.manifest import FileEntry, GpuPlan, KernelChoice, Manifest, SparseWeights, write_manifest
 from svitkit.runtime.glibc import check_glibc
 from svitkit.runtime.golden import check_golden_inputs, golden_outputs
+from svitkit.runtime.gpu_build import compile_for_gpu
 from svitkit.runtime.pipeline import Compiled, compile_network
 from svitkit.runtime.program import Chosen, Expansion, to_text, weight_bytes
 from svitkit.runtime.program_facts import fact_lines
@@ -48,17 +49,22 @@ def build_bundle(
         UnsupportedError: the network holds an operator that has no kernel.
         VerificationError: a program needs a newer glibc than the board's floor.
     """
-    if device == "gpu":
-        raise UnsupportedError(f"{board.name}: bundles for GPUs cannot be built yet. Build for its CPU.")
-    with staged_directory(out) as bundle:
-        compiled = compile_network(onnx_path, board, bundle / "model.so", stores_sparse=stores_sparse)
-        check_golden_inputs(compiled.graph.metadata, golden)
+    with staged_directory(out) as bundle, TemporaryDirectory(prefix="svit-") as scratch:
+        if device == "gpu":
+            gpu = compile_for_gpu(
+                onnx_path, board, bundle, golden=golden, scratch=Path(scratch), stores_sparse=stores_sparse
+            )
+            compiled, reference, plan = gpu.compiled, gpu.reference, gpu.plan
+        else:
+            compiled = compile_network(onnx_path, board, bundle / "model.so", stores_sparse=stores_sparse)
+            check_golden_inputs(compiled.graph.metadata, golden)
+            reference, plan = onnx_path, None
         runner = build_runner(board.triple)
         shutil.copy2(runner.svit_run, bundle / "svit-run")
         shutil.copy2(runner.libsvit, bundle / "libsvit.so")
-        check_glibc([bundle / name for name in PROGRAMS], board.glibc)
-        write_parts(compiled, onnx_path, board, bundle, golden)
-        manifest = make_manifest(compiled, board, bundle, golden_count=len(golden), glibc_floor=board.glibc)
+        check_glibc([path for name in PROGRAMS if (path := bundle / name).exists()], board.glibc)
+        write_parts(compiled, reference, board, bundle, golden)
+        manifest = make_manifest(compiled, board, bundle, golden_count=len(golden), glibc_floor=board.glibc, gpu=plan)
         write_manifest(bundle, manifest)
     return manifest
 
@@ -75,11 +81,16 @@ def write_parts(compiled: Compiled, onnx_path: Path, board: Board, folder: Path,
 def _program_text(compiled: Compiled, board: Board, golden_count: int) -> str:
     facts = fact_lines(
         compiled.graph.metadata,
-        features=board.required_features,
+        features=_required_features(compiled, board),
         golden_count=golden_count,
         golden_tolerance=GOLDEN_TOLERANCE,
     )
     return to_text(compiled.program, compiled.plan, facts)
+
+
+def _required_features(compiled: Compiled, board: Board) -> tuple[str, ...]:
+    """CPU features that the network's machine code may use; kernels for a GPU use none."""
+    return board.required_features if compiled.program.gpu is None else ()
 
 
 def _kernel_choice(chosen: Chosen) -> KernelChoice:
@@ -102,7 +113,13 @@ def _sparse_weights(expansion: Expansion) -> SparseWeights:
 
 
 def make_manifest(
-    compiled: Compiled, board: Board, folder: Path, *, golden_count: int, glibc_floor: str | None
+    compiled: Compiled,
+    board: Board,
+    folder: Path,
+    *,
+    golden_count: int,
+    glibc_floor: str | None,
+    gpu: GpuPlan | None = None,
 ) -> Manifest:
     """Describes a compiled network and the files in a folder."""
     import tvm
@@ -111,13 +128,14 @@ def make_manifest(
         model=compiled.graph.metadata,
         board=board.name,
         triple=board.triple,
-        target=board.tvm_target(),
-        required_features=board.required_features,
+        target=board.tvm_target() if compiled.program.gpu is None else compiled.program.gpu.tvm_target(),
+        required_features=_required_features(compiled, board),
         glibc_floor=glibc_floor,
         tvm_version=tvm.__version__,
         kernels=tuple(_kernel_choice(chosen) for chosen in compiled.program.kernels),
         floating_point=compiled.program.floating_point(),
         sparse=tuple(_sparse_weights(expansion) for expansion in compiled.program.expansions),
+        gpu=gpu,
         weights_bytes=compiled.plan.weights_bytes,
         state_bytes=compiled.plan.states_bytes,
         workspace_bytes=compiled.plan.workspace_bytes,

@@ -11,7 +11,7 @@ from svitkit.runtime.cost_model import Method, cost_model
 from svitkit.runtime.import_onnx import Graph, import_onnx
 from svitkit.runtime.lowering.rules import lower
 from svitkit.runtime.memory import plan_memory
-from svitkit.runtime.program import MemoryPlan, Program
+from svitkit.runtime.program import GpuTarget, MemoryPlan, Program
 from svitkit.runtime.toolchain import Linker, shared_linker
 from svitkit.runtime.vector_unit import vector_unit
 
@@ -51,8 +51,15 @@ def compile_network(
     return Compiled(graph, program, plan)
 
 
-def lower_network(graph: Graph, board: Board, *, prefer: Method | None = None, stores_sparse: bool = True) -> Program:
-    """Translates a network for a board, without compiling it; see :func:`compile_network`."""
+def lower_network(
+    graph: Graph,
+    board: Board,
+    *,
+    prefer: Method | None = None,
+    stores_sparse: bool = True,
+    gpu: GpuTarget | None = None,
+) -> Program:
+    """Translates a network for a board's CPU or GPU, without compiling it; see :func:`compile_network`."""
     return lower(
         graph,
         unit=vector_unit(board),
@@ -60,6 +67,7 @@ def lower_network(graph: Graph, board: Board, *, prefer: Method | None = None, s
         parts=most_parts(board),
         prefer=prefer,
         stores_sparse=stores_sparse,
+        gpu=gpu,
     )
 
 

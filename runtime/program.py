@@ -8,24 +8,61 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from svitkit.runtime.view import STORAGE_ORDER, Buffer, View
+from svitkit.runtime.kernels.launch import Api, Launch
+from svitkit.runtime.view import PACKED, STORAGE_ORDER, Buffer, View
 
 FORMAT_VERSION = 2
+KERNEL_FILES: dict[Api, str] = {"cuda": "kernels.ptx", "opencl": "kernels.cl"}
+Precision = Literal["fp16", "fp32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuTarget:
+    """The GPU that a program is for.
+
+    Attributes:
+        api: through which driver it runs.
+        architecture: the least compute capability, such as ``sm_87``; None for OpenCL.
+        allows_cpu: whether an OpenCL device that is a CPU will do.
+        precision: of real weights whose inputs are spikes or counts; those of real inputs stay fp32.
+    """
+
+    api: Api
+    architecture: str | None = None
+    allows_cpu: bool = False
+    precision: Precision = "fp32"
+
+    @property
+    def kernels(self) -> str:
+        """Name of the file with the kernels."""
+        return KERNEL_FILES[self.api]
+
+    def tvm_target(self) -> dict[str, str | list[str]]:
+        """Returns the target as ``tvm.target.Target`` takes it."""
+        return {"kind": "opencl"} if self.architecture is None else {"kind": "nvptx", "mcpu": self.architecture}
+
+    def words(self) -> list[str]:
+        """What ``program.txt`` says of it."""
+        if self.architecture is not None:
+            return [self.api, self.architecture.removeprefix("sm_"), self.kernels]
+        return [self.api, "any" if self.allows_cpu else "gpu", self.kernels]
 
 
 @dataclass(frozen=True)
 class Call:
     """One kernel call: the symbol in the machine code, the layer it belongs to, and its buffers.
 
-    ``split`` calls are made once for every part, at the same time; the others once, as part 0 of 1.
+    ``split`` calls are made once for every part, at the same time; the others once, as part 0 of 1. A call that
+    ``prepares`` is made once, when the bundle is loaded, and what it writes stays.
     """
 
     symbol: str
     layer: str
     buffers: tuple[Buffer, ...]
     split: bool = False
+    prepares: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +131,9 @@ class Program:
         input: where the caller puts the data.
         output: where the logits are when the last call is done.
         threads: into how many parts a split call may be divided; some kernels have memory for each part.
+        gpu: the GPU that plays it, None for the CPU.
+        launches: blocks and threads of every kernel by symbol, for a GPU.
+        parameters: for every compiled GPU kernel, which buffer of a call its parameters are, in their order.
         functions: TIR functions by symbol; none if only the work counts.
         specs: what shapes each function, by symbol.
         calls: in order of execution.
@@ -107,6 +147,9 @@ class Program:
     input: Buffer
     output: Buffer
     threads: int = 1
+    gpu: GpuTarget | None = None
+    launches: dict[str, Launch] = field(default_factory=dict)
+    parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
     functions: dict[str, Any] = field(default_factory=dict)
     specs: dict[str, Any] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
@@ -147,9 +190,12 @@ class MemoryPlan:
 
 def tap_order(view: View) -> tuple[int, ...]:
     """Permutation of the storage axes that gives the graph's order of a stored value."""
-    atoms = [atom for atom in view.atoms if atom.size > 1]
-    stored = sorted(range(len(atoms)), key=lambda index: STORAGE_ORDER.index(atoms[index].role))
-    return tuple(stored.index(index) for index in range(len(atoms))) or (0,)
+    roles = [atom.role for atom in view.atoms if atom.size > 1]
+    if view.buffer.dtype == PACKED:  # its channels follow each other in the graph's order, and are stored as one axis
+        first = roles.index("channel") if "channel" in roles else len(roles)
+        roles = [*roles[:first], "channel", *(role for role in roles[first:] if role != "channel")]
+    stored = sorted(range(len(roles)), key=lambda index: STORAGE_ORDER.index(roles[index]))
+    return tuple(stored.index(index) for index in range(len(roles))) or (0,)
 
 
 def to_text(program: Program, plan: MemoryPlan, facts: Sequence[str] = ()) -> str:
@@ -168,16 +214,18 @@ def to_text(program: Program, plan: MemoryPlan, facts: Sequence[str] = ()) -> st
         f"sizes weights {plan.weights_bytes} states {plan.states_bytes} workspace {plan.workspace_bytes}",
         f"threads {program.threads}",
     ]
+    lines += [] if program.gpu is None else [_join(["device", *program.gpu.words()])]
     lines += [_tensor_line(number, buffer, plan, (buffer.elements,)) for buffer, number in numbers.items()]
     shaped = {tap.layer: len(numbers) + index for index, tap in enumerate(program.taps)}
     lines += [_tensor_line(shaped[tap.layer], tap.view.buffer, plan, tap.view.buffer.shape) for tap in program.taps]
     lines += [f"state {numbers[buffer]} {value!r}" for buffer, value in program.states.items()]
     lines += [f"input {numbers[program.input]}", f"output {numbers[program.output]}"]
     lines += [_expand_line(expansion, numbers) for expansion in program.expansions]
-    lines += [_call_line(call, numbers) for call in program.calls]
+    lines += [_call_line(call, numbers, program) for call in program.calls]
     for tap in program.taps:
         order = tap_order(tap.view)
-        lines.append(f"tap {tap.layer} {shaped[tap.layer]} {tap.call}")
+        played = sum(not call.prepares for call in program.calls[: tap.call + 1]) - 1
+        lines.append(f"tap {tap.layer} {shaped[tap.layer]} {played}")
         lines.append(f"taporder {tap.layer} {len(order)} {_join(order)}")
     return "\n".join([*lines, *facts, "end"]) + "\n"
 
@@ -192,7 +240,13 @@ def _expand_line(expansion: Expansion, numbers: dict[Buffer, int]) -> str:
     return f"expand {places} {expansion.background}"
 
 
-def _call_line(call: Call, numbers: dict[Buffer, int]) -> str:
+def _call_line(call: Call, numbers: dict[Buffer, int], program: Program) -> str:
+    if program.gpu is not None:
+        launch = program.launches[call.symbol]
+        buffers = [numbers[call.buffers[index]] for index in program.parameters[call.symbol]]
+        size = f"{launch.blocks} 1 1 {launch.threads} 1 1"
+        kind = "prepare" if call.prepares else "launch"
+        return f"{kind} {call.symbol} {call.layer} {size} {len(buffers)} {_join(buffers)}"
     division = "split" if call.split else "whole"
     arguments = _join(numbers[buffer] for buffer in call.buffers)
     return f"call {call.symbol} {call.layer} {division} {len(call.buffers)} {arguments}"
@@ -211,12 +265,13 @@ def weight_bytes(program: Program, plan: MemoryPlan) -> bytes:
 
 
 def last_uses(program: Program) -> dict[Buffer, tuple[int, int]]:
-    """First and last call that touches each workspace buffer; input, output and expanded weights live throughout."""
+    """First and last call that touches each workspace buffer; input, output and weights live throughout."""
     uses: dict[Buffer, tuple[int, int]] = {}
     for index, call in enumerate(program.calls):
         for buffer in call.buffers:
             if buffer.space == "workspace":
                 uses[buffer] = (uses.get(buffer, (index, index))[0], index)
-    for buffer in (program.input, program.output, *(expansion.out for expansion in program.expansions)):
+    kept = [call.buffers[-1] for call in program.calls if call.prepares]
+    for buffer in (program.input, program.output, *(expansion.out for expansion in program.expansions), *kept):
         uses[buffer] = (0, len(program.calls))
     return uses

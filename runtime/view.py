@@ -19,7 +19,12 @@ from svitkit.runtime.density import Density
 
 Role = Literal["space", "time", "channel"]
 STORAGE_ORDER: tuple[Role, ...] = ("space", "time", "channel")
-ITEM_BYTES = {"float32": 4, "int32": 4, "uint16": 2, "int16": 2, "uint8": 1, "int8": 1}
+ITEM_BYTES = {"float32": 4, "int32": 4, "float16": 2, "uint16": 2, "int16": 2, "uint8": 1, "int8": 1}
+PACKED = "uint1"
+"""Spikes packed 32 to a word: GPUs only. Every row of channels begins with a new word."""
+WORD = 32
+SPIKES = ("uint8", PACKED)
+"""Types that hold spikes, and of bytes also counts."""
 
 
 @dataclass(eq=False)
@@ -28,8 +33,8 @@ class Buffer:
 
     Attributes:
         name: the graph value it holds.
-        dtype: numpy dtype name.
-        shape: extents in storage order.
+        dtype: numpy dtype name, or ``uint1`` for packed spikes.
+        shape: extents in storage order; of packed spikes, all channels are the last one.
         limit: largest value an integer buffer can hold, None for real values.
         density: how often a value of an integer buffer occurs; None where nothing is known.
         space: which part of the memory plan it lives in.
@@ -44,13 +49,20 @@ class Buffer:
 
     @property
     def elements(self) -> int:
-        """Number of elements."""
+        """Number of elements; of packed spikes with those that fill up rows to whole words."""
+        if self.dtype == PACKED:
+            return prod(self.shape[:-1]) * whole_words(self.shape[-1])
         return prod(self.shape)
 
     @property
     def size_bytes(self) -> int:
         """Size in bytes."""
-        return self.elements * ITEM_BYTES[self.dtype]
+        return self.elements // 8 if self.dtype == PACKED else self.elements * ITEM_BYTES[self.dtype]
+
+
+def whole_words(channels: int) -> int:
+    """Channels of a row of packed spikes, filled up to whole words."""
+    return -(-channels // WORD) * WORD
 
 
 @dataclass(frozen=True)
@@ -221,6 +233,8 @@ def store(
 ) -> View:
     """Lays out a new value: space outermost, then time, then channels; broadcast atoms stay unstored.
 
+    Packed spikes are laid out in bits, the channels of a row filled up to whole words.
+
     Args:
         name: the value's name.
         axes: size and role of every atom, by axis; the strides matter only where they are 0.
@@ -237,11 +251,17 @@ def store(
     atoms.sort(key=lambda entry: STORAGE_ORDER.index(entry[2].role))
     strides: dict[tuple[int, int], int] = {}
     stride = 1
+    channels = prod(atom.size for _, _, atom in atoms if atom.role == "channel")
     for axis_index, atom_index, atom in reversed(atoms):
+        if dtype == PACKED and atom.role != "channel":
+            stride = whole_words(stride)  # of the channels; every later one is a multiple already
         strides[axis_index, atom_index] = stride
         stride *= atom.size
     placed = tuple(
         tuple(Atom(atom.size, strides.get((i, j), 0), atom.role) for j, atom in enumerate(axis))
         for i, axis in enumerate(axes)
     )
+    if dtype == PACKED:
+        rows = tuple(atom.size for _, _, atom in atoms if atom.role != "channel")
+        return View(Buffer(name, dtype, (*rows, channels), limit), placed)
     return View(Buffer(name, dtype, tuple(atom.size for _, _, atom in atoms) or (1,), limit), placed)

@@ -169,7 +169,9 @@ class GpuPlan:
         api: through which driver: ``cuda`` (``libcuda.so.1``) or ``opencl`` (``libOpenCL.so.1``).
         architecture: the least compute capability, such as ``sm_87``; None for OpenCL.
         allows_cpu: whether an OpenCL device that is a CPU will do, as PoCL's is; only bundles for tests allow it.
-        precision: of the weights of layers with real weights, ``fp16`` or ``fp32``; sums are fp32.
+        precision: of real weights whose inputs are spikes or counts, ``fp16`` or ``fp32``; sums are fp32.
+        spike_agreement: share of the spikes that fp16 weights leave as they are, for the golden inputs in ONNX Runtime
+            (0..1); None where no weights could be fp16.
         launches: kernel launches of one run of the network.
         prepared: kernel launches when the bundle is loaded.
         bytes_moved: estimate: bytes of all buffers that the launches of one run read or write, each once per launch.
@@ -179,6 +181,7 @@ class GpuPlan:
     architecture: str | None
     allows_cpu: bool
     precision: Literal["fp16", "fp32"]
+    spike_agreement: float | None = None
     launches: int
     prepared: int
     bytes_moved: int

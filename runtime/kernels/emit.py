@@ -17,6 +17,8 @@ from tvm.script.ir_builder import tirx as T
 from svitkit.lif import LIFParams
 from svitkit.lif_integer import IntegerLIF
 from svitkit.onnx_lif import REAL_LIMIT
+from svitkit.runtime.kernels.launch import DeviceBuffer, Gpu, argument, current_gpu, threads
+from svitkit.runtime.view import PACKED
 
 Expr = Any  # a TIR expression; TVM ships no types
 Neuron = LIFParams | IntegerLIF  # what neurons compute with: real numbers, or integers
@@ -36,7 +38,13 @@ def function(arguments: Sequence[tuple[str, int, str]], body: Callable[..., None
     Args:
         arguments: name, number of elements and dtype of every buffer.
         body: called with the buffers; emits the statements.
+
+    Inside :func:`svitkit.runtime.kernels.launch.for_gpu` it is a GPU kernel without these two arguments; the body opens
+    its threads with one :func:`shared_nest`.
     """
+    gpu = current_gpu()
+    if gpu is not None:
+        return _gpu_function(gpu, arguments, body)
     with IRBuilder() as builder, T.prim_func():
         T.func_name(NAME)
         T.func_attr({"global_symbol": NAME, "tir.noalias": True})
@@ -46,6 +54,15 @@ def function(arguments: Sequence[tuple[str, int, str]], body: Callable[..., None
             body(*buffers)
         finally:
             _part.reset(token)
+    return builder.get()
+
+
+def _gpu_function(gpu: Gpu, arguments: Sequence[tuple[str, int, str]], body: Callable[..., None]) -> Expr:
+    gpu.packs = arguments[-1][2] == PACKED
+    with IRBuilder() as builder, T.prim_func():
+        T.func_name(NAME)
+        T.func_attr({"global_symbol": NAME, "tir.noalias": True})
+        body(*(argument(gpu, *each) for each in arguments))
     return builder.get()
 
 
@@ -61,11 +78,17 @@ def share(extent: int) -> tuple[Expr, Expr]:
 
 
 @contextmanager
-def shared_nest(extents: Sequence[int]) -> Iterator[list[Expr]]:
+def shared_nest(extents: Sequence[int], *, row: int = 1) -> Iterator[list[Expr]]:
     """Opens loops like :func:`nest`, the outermost ones joined into one of which every part runs its share.
 
-    The last loop is left whole, for the vectors, unless it is the only one.
+    The last loop is left whole, for the vectors, unless it is the only one. On a GPU every turn is a thread;
+    ``row`` says how many of the last loops run along one row of channels.
     """
+    gpu = current_gpu()
+    if gpu is not None:
+        with threads(gpu, extents, row) as indices:
+            yield indices
+        return
     joined = 1
     while joined < len(extents) and prod(extents[:joined]) < LEAST_TURNS and prod(extents[joined:-1]) > 1:
         joined += 1
@@ -100,17 +123,32 @@ def dot(indices: Sequence[Expr], strides: Sequence[int]) -> Expr:
 
 
 def lanes(width: int, statement: Callable[[Expr], None]) -> None:
-    """Emits a vector statement over ``width`` lanes."""
+    """Emits a vector statement over ``width`` lanes; on a GPU a thread goes through them."""
     if width == 1:
         statement(T.int32(0))
         return
-    with T.vectorized(0, width) as lane:
+    with T.serial(0, width) if current_gpu() else T.vectorized(0, width) as lane:
         statement(lane)
+
+
+def allocate(width: int, dtype: str) -> Expr:
+    """Allocates ``width`` values that the function keeps to itself."""
+    if current_gpu() is None:
+        return T.alloc_buffer((width,), dtype)
+    return T.alloc_buffer((width,), "uint8" if dtype == PACKED else dtype, scope="local")
+
+
+def put(target: Expr, index: Expr, value: Expr) -> None:
+    """Emits ``target[index] = value``."""
+    if isinstance(target, DeviceBuffer):
+        target.store(index, value)
+    else:
+        T.buffer_store(target, value, [index])
 
 
 def assign(target: Expr, base: Expr, width: int, value: Callable[[Expr], Expr], *, stride: int = 1) -> None:
     """Emits ``target[base + lane * stride] = value(lane)`` for ``width`` lanes."""
-    lanes(width, lambda lane: T.buffer_store(target, value(lane), [base + lane * stride]))
+    lanes(width, lambda lane: put(target, base + lane * stride, value(lane)))
 
 
 def row_major(indices: Sequence[Expr], extents: Sequence[int]) -> Expr:
@@ -122,7 +160,13 @@ def row_major(indices: Sequence[Expr], extents: Sequence[int]) -> Expr:
 
 
 def fence(value: Expr) -> Expr:
-    """Keeps LLVM from joining a product and the sum behind it into one rounding; ONNX Runtime rounds twice."""
+    """Keeps LLVM from joining a product and the sum behind it into one rounding; ONNX Runtime rounds twice.
+
+    OpenCL C has a pragma for that, which stands in front of the kernels.
+    """
+    gpu = current_gpu()
+    if gpu is not None and gpu.api == "opencl":
+        return value
     return T.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", value)
 
 

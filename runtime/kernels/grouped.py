@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, assign, dot, function, nest, row_major, shared_nest, when
+from svitkit.runtime.kernels.emit import Expr, allocate, assign, dot, function, nest, row_major, shared_nest, when
 from svitkit.runtime.kernels.linear import Window
 from svitkit.runtime.kernels.panels import panel_runs
 
@@ -94,7 +94,7 @@ class _Grouped:
         """One output position, one vector of channels, ``first`` counted within the group."""
         spec, rank = self.spec, len(self.spec.out_extents)
         position, outer = loops[:rank], loops[rank:]
-        total = T.alloc_buffer((width,), spec.dtype)
+        total = allocate(width, spec.dtype)
         assign(total, 0, width, lambda _: T.cast(T.int32(0), spec.dtype))
         channel = group * spec.outputs + first
         with nest(spec.window.kernel) as tap:

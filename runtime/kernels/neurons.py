@@ -15,6 +15,7 @@ from tvm.script.ir_builder import tirx as T
 from svitkit.runtime.kernels.emit import (
     Expr,
     Neuron,
+    allocate,
     assign,
     charge,
     dot,
@@ -45,6 +46,7 @@ class NeuronSpec:
         timesteps: T, with the time strides of input and output.
         scale: factor of the input, 1 for none; a real product is rounded before the neuron adds it.
         keeps_state: whether the potential is loaded and stored (step mode); it lies dense in loop order.
+        row: how many of the last loops run along one row of channels.
     """
 
     extents: tuple[int, ...]
@@ -56,6 +58,7 @@ class NeuronSpec:
     scale: float
     params: Neuron
     keeps_state: bool
+    row: int = 1
 
 
 def build_neurons(spec: NeuronSpec) -> Expr:
@@ -65,16 +68,16 @@ def build_neurons(spec: NeuronSpec) -> Expr:
 
     def body(*buffers: Expr) -> None:
         for run in panel_runs(spec.extents[-1], LANES):
-            with shared_nest((*spec.extents[:-1], run.count)) as loops:
+            with shared_nest((*spec.extents[:-1], run.count), row=spec.row) as loops:
                 _neurons(spec, buffers, run.width, [*loops[:-1], T.int32(run.start) + loops[-1] * run.width])
 
-    return function([*arguments, ("out", spec.out.elements, "uint8")], body)
+    return function([*arguments, ("out", spec.out.elements, spec.out.dtype)], body)
 
 
 def _neurons(spec: NeuronSpec, buffers: Sequence[Expr], width: int, where: Sequence[Expr]) -> None:
     """One vector of neurons, all time steps."""
     x, *states, out = buffers
-    v = T.alloc_buffer((width,), potential_dtype(spec.params))
+    v = allocate(width, potential_dtype(spec.params))
     number = row_major(where, spec.extents)
     if spec.keeps_state:
         assign(v, 0, width, lambda j: from_state(states[0][number + j], spec.params))

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from svitkit.runtime.kernels.launch import current_gpu
+
 VECTOR = 32  # channels; panels of a multiple of it are cut into vectors that are powers of two
 
 
@@ -25,8 +27,10 @@ def panel_runs(channels: int, lanes: int) -> tuple[PanelRun, ...]:
     """Covers ``channels`` with panels of at most ``lanes``; no channel is padded.
 
     As few equal panels as possible, if they are whole vectors; else panels of ``lanes`` and then of falling powers of
-    two, because vectors that are no power of two are about four times slower in LLVM.
+    two, because vectors that are no power of two are about four times slower in LLVM. On a GPU every channel is one.
     """
+    if current_gpu() is not None:
+        return (PanelRun(0, 1, channels),)
     count = -(-channels // lanes)
     if channels % (count * VECTOR) == 0:
         return (PanelRun(0, channels // count, count),)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, as_float, assign, divide, dot, function, nest, shared_nest
+from svitkit.runtime.kernels.emit import Expr, allocate, as_float, assign, divide, dot, function, nest, put, shared_nest
 from svitkit.runtime.kernels.panels import panel_runs
 
 LANES = 32
@@ -97,7 +97,7 @@ def build_elementwise(spec: ElementwiseSpec) -> Expr:
                 value = _combine(spec.operator, value, T.float32(spec.constant), dtype)
             elif spec.operator != "copy":
                 value = _combine(spec.operator, value, _load(sources[1], spec.operands[1], loops, dtype), dtype)
-            T.buffer_store(out, value, [dot(loops, spec.out.strides)])
+            put(out, dot(loops, spec.out.strides), value)
 
     arguments = [(f"x{index}", operand.elements, operand.dtype) for index, operand in enumerate(spec.operands)]
     return function([*arguments, ("out", spec.out.elements, dtype)], body)
@@ -110,7 +110,7 @@ def build_quantize(spec: QuantizeSpec) -> Expr:
         with shared_nest(spec.extents) as loops:
             level = T.nearbyint(_load(x, spec.x, loops, "float32") / T.float32(spec.scale))
             level = T.max(T.min(level + T.float32(spec.zero_point), T.float32(255)), T.float32(0))
-            T.buffer_store(out, T.cast(T.cast(level, "int32"), "uint8"), [dot(loops, spec.out.strides)])
+            put(out, dot(loops, spec.out.strides), T.cast(T.cast(level, "int32"), "uint8"))
 
     return function([("x", spec.x.elements, spec.x.dtype), ("out", spec.out.elements, "uint8")], body)
 
@@ -156,7 +156,7 @@ def accumulate(
     """
 
     def vector(width: int, where: Sequence[Expr]) -> None:
-        total = T.alloc_buffer((width,), dtype)
+        total = allocate(width, dtype)
         assign(total, 0, width, lambda _: T.cast(T.int32(0), dtype))
         add(total, width, where)
         assign(out, dot(where, target.strides), width, lambda j: finish(total, j), stride=target.strides[-1])

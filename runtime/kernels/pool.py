@@ -12,6 +12,7 @@ from svitkit.runtime.kernels.emit import (
     Expr,
     Neuron,
     all_of,
+    allocate,
     as_current,
     assign,
     charge,
@@ -31,10 +32,11 @@ from svitkit.runtime.kernels.emit import (
 )
 from svitkit.runtime.kernels.linear import Window
 from svitkit.runtime.kernels.panels import panel_runs
+from svitkit.runtime.view import PACKED
 
 LANES = 32
 NEURON_LANES = 64
-LOWEST = {"uint8": 0, "uint16": 0, "int16": -(1 << 15), "int32": -(1 << 31)}
+LOWEST = {PACKED: 0, "uint8": 0, "uint16": 0, "int16": -(1 << 15), "int32": -(1 << 31)}
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,13 @@ class PoolSpec:
     dtype: str
 
 
+def _lowest(dtype: str) -> Expr:
+    return T.cast(T.int32(LOWEST[dtype]), "uint8" if dtype == PACKED else dtype)
+
+
 def build_pool(spec: PoolSpec) -> Expr:
     """Returns the TIR function; arguments: x, out."""
-    lowest = T.float32(float("-inf")) if spec.dtype == "float32" else T.cast(T.int32(LOWEST[spec.dtype]), spec.dtype)
+    lowest = T.float32(float("-inf")) if spec.dtype == "float32" else _lowest(spec.dtype)
 
     def body(x: Expr, out: Expr) -> None:
         for run in panel_runs(spec.channels, LANES):
@@ -72,7 +78,7 @@ def _window(spec: PoolSpec, x: Expr, out: Expr, lowest: Expr, width: int, loops:
     """One output position, one vector of channels."""
     rank = len(spec.out_extents)
     position, outer = loops[:rank], loops[rank:-1]
-    best = T.alloc_buffer((width,), spec.dtype)
+    best = allocate(width, spec.dtype)
     _largest(spec, x, best, width, lowest, position, dot(outer, spec.in_outer) + first * spec.in_channel)
     target = dot(position, spec.out_strides) + dot(outer, spec.out_outer) + first
     assign(out, target, width, lambda j: best[j])
@@ -102,6 +108,7 @@ class PoolNeuronSpec:
         has_bias: whether there is a bias.
         params: of the neurons.
         keeps_state: whether the potential is loaded and stored (step mode); it lies dense, channels innermost.
+        out_dtype: of the spikes.
         fixed, drop, lift: as in :class:`svitkit.runtime.kernels.linear.LinearShape`.
     """
 
@@ -109,6 +116,7 @@ class PoolNeuronSpec:
     has_bias: bool
     params: Neuron
     keeps_state: bool
+    out_dtype: str = "uint8"
     fixed: bool = False
     drop: int = 0
     lift: int = 0
@@ -126,7 +134,7 @@ def build_pool_neurons(spec: PoolNeuronSpec) -> Expr:
     arguments += [("bias", pool.channels, spec.current_dtype)] if spec.has_bias else []
     if spec.keeps_state:
         arguments.append(("v_state", prod(pool.out_extents) * pool.channels, state_dtype(spec.params)))
-    arguments.append(("out", pool.out_elements, "uint8"))
+    arguments.append(("out", pool.out_elements, spec.out_dtype))
     names = [name for name, _, _ in arguments]
 
     def body(*buffers: Expr) -> None:
@@ -141,7 +149,7 @@ def build_pool_neurons(spec: PoolNeuronSpec) -> Expr:
 def _neurons(spec: PoolNeuronSpec, b: dict[str, Expr], width: int, position: Sequence[Expr], first: Expr) -> None:
     """One output position, one vector of channels, all time steps."""
     pool = spec.pool
-    v = T.alloc_buffer((width,), potential_dtype(spec.params))
+    v = allocate(width, potential_dtype(spec.params))
     number = row_major(position, pool.out_extents) * pool.channels + first
 
     def before(j: Expr) -> Expr:
@@ -149,8 +157,8 @@ def _neurons(spec: PoolNeuronSpec, b: dict[str, Expr], width: int, position: Seq
 
     assign(v, 0, width, before)
     with nest(pool.outer) as outer:
-        best = T.alloc_buffer((width,), pool.dtype)
-        lowest = T.cast(T.int32(LOWEST[pool.dtype]), pool.dtype)
+        best = allocate(width, pool.dtype)
+        lowest = _lowest(pool.dtype)
         at = dot(outer, pool.in_outer) + first * pool.in_channel
         _largest(pool, b["sums"], best, width, lowest, position, at)
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, assign
+from svitkit.runtime.kernels.emit import Expr, allocate, assign
 
 Layout = tuple[tuple[int, int], ...]  # first channel and width of every vector
 Value = Callable[[int, Expr], Expr]  # value of channel ``at + lane``, given the first channel of a vector and the lane
@@ -45,7 +45,7 @@ def powers_of_two(width: int, chunk: int) -> Layout:
 
 def vectors(channels: Layout, dtype: str) -> list[Vector]:
     """Allocates registers for channels."""
-    return [Vector(at, width, T.alloc_buffer((width,), dtype)) for at, width in channels]
+    return [Vector(at, width, allocate(width, dtype)) for at, width in channels]
 
 
 def read(registers: list[Vector]) -> Value:

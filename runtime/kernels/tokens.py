@@ -5,15 +5,17 @@ A token is a row: its values of all time steps and channels. Scores of spikes ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, assign, dot, function, nest, shared_nest, when
-from svitkit.runtime.kernels.panels import panel_runs
+from svitkit.runtime.kernels.emit import Expr, allocate, assign, dot, function, nest, put, shared_nest, when
+from svitkit.runtime.kernels.panels import PanelRun, panel_runs
 
 SCORE_LANES = 32
+COPY_LANES = 32
 RANK_LANES = 32
 NEIGHBOURHOOD = 9
 
@@ -64,13 +66,14 @@ class Rows:
     Attributes:
         factors: size and stride of every factor of the token's number, outermost first.
         strides: of the values inside a row.
-        offset, elements: of the buffer.
+        offset, elements, dtype: of the buffer.
     """
 
     factors: tuple[tuple[int, int], ...]
     strides: tuple[int, ...]
     offset: int
     elements: int
+    dtype: str
 
     def address(self, number: Expr) -> Expr:
         """Where the row of a token begins."""
@@ -91,14 +94,12 @@ class TakeSpec:
         kept: rows of the result.
         extents: of a row.
         x, out: the tensors.
-        dtype: of both.
     """
 
     kept: int
     extents: tuple[int, ...]
     x: Rows
     out: Rows
-    dtype: str
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,6 @@ class PutSpec:
         kept: rows of ``computed``.
         extents: of a row.
         computed, x, out: the tensors.
-        dtype: of all of them.
     """
 
     tokens: int
@@ -119,7 +119,6 @@ class PutSpec:
     computed: Rows
     x: Rows
     out: Rows
-    dtype: str
 
 
 def build_score(spec: ScoreSpec) -> Expr:
@@ -129,13 +128,13 @@ def build_score(spec: ScoreSpec) -> Expr:
     def body(x: Expr, out: Expr) -> None:
         with shared_nest((height * width, 1)) as (token, _):
             row, column = T.truncdiv(token, T.int32(width)), T.truncmod(token, T.int32(width))
-            total = T.alloc_buffer((1,), "int32")
-            T.buffer_store(total, T.int32(0), [0])
+            total = allocate(1, "int32")
+            put(total, 0, T.int32(0))
             for run in panel_runs(spec.channels, SCORE_LANES):
                 with nest((run.count,)) as (panel,):
                     first = T.int32(run.start) + panel * run.width
                     _score_panel(spec, x, total, (row, column), first, run.width)
-            T.buffer_store(out, total[0], [token])
+            put(out, token, total[0])
 
     return function([("x", spec.elements, spec.dtype), ("out", height * width, "int32")], body)
 
@@ -143,7 +142,7 @@ def build_score(spec: ScoreSpec) -> Expr:
 def _score_panel(spec: ScoreSpec, x: Expr, total: Expr, place: tuple[Expr, Expr], first: Expr, width: int) -> None:
     """Adds the score of some channels of one token to its total."""
     rows, columns, time, channel = spec.strides
-    sums = T.alloc_buffer((width,), "int32")
+    sums = allocate(width, "int32")
     assign(sums, 0, width, lambda _: T.int32(0))
 
     def value(row: Expr, column: Expr, step: Expr, lane: Expr) -> Expr:
@@ -175,7 +174,7 @@ def _score_panel(spec: ScoreSpec, x: Expr, total: Expr, place: tuple[Expr, Expr]
 
             assign(sums, 0, width, changed)
     with nest((width,)) as (lane,):
-        T.buffer_store(total, total[0] + sums[lane], [0])
+        put(total, 0, total[0] + sums[lane])
 
 
 def build_top(spec: TopSpec) -> Expr:
@@ -183,9 +182,9 @@ def build_top(spec: TopSpec) -> Expr:
 
     def body(scores: Expr, out: Expr) -> None:
         for run in panel_runs(spec.tokens, RANK_LANES):
-            with nest((run.count,)) as (panel,):
+            with shared_nest((run.count, 1)) as (panel, _):
                 first = T.int32(run.start) + panel * run.width
-                rank = T.alloc_buffer((run.width,), "int32")
+                rank = allocate(run.width, "int32")
                 assign(rank, 0, run.width, lambda _: T.int32(0))
                 with nest((spec.tokens,)) as (other,):
 
@@ -196,7 +195,7 @@ def build_top(spec: TopSpec) -> Expr:
 
                     assign(rank, 0, run.width, counted)
                 with nest((run.width,)) as (lane,), when(rank[lane] < spec.kept):
-                    T.buffer_store(out, first + lane, [rank[lane]])
+                    put(out, rank[lane], first + lane)
 
     return function([("scores", spec.tokens, spec.dtype), ("out", spec.kept, "int32")], body)
 
@@ -205,10 +204,10 @@ def build_places(spec: PlacesSpec) -> Expr:
     """Returns the TIR function; arguments: index (int32), out (int32)."""
 
     def body(index: Expr, out: Expr) -> None:
-        with nest((spec.tokens,)) as (token,):
-            T.buffer_store(out, token + spec.kept, [token])
-        with nest((spec.kept,)) as (number,):
-            T.buffer_store(out, number, [index[number]])
+        with shared_nest((spec.tokens, 1)) as (token, _):
+            put(out, token, token + spec.kept)
+            with nest((spec.kept,)) as (number,), when(index[number] == token):
+                put(out, token, number)
 
     return function([("index", spec.kept, "int32"), ("out", spec.tokens, "int32")], body)
 
@@ -217,11 +216,19 @@ def build_take(spec: TakeSpec) -> Expr:
     """Returns the TIR function; arguments: x, index (int32), out."""
 
     def body(x: Expr, index: Expr, out: Expr) -> None:
-        with shared_nest((spec.kept, 1)) as (number, _):
-            _copy(x, spec.x, index[number], out, spec.out, number, spec.extents)
+        for run in panel_runs(spec.extents[-1], COPY_LANES):
+            with shared_nest((spec.kept, *spec.extents[:-1], run.count)) as (number, *loops):
+                columns = _columns(run, loops)
+                read, write = _place(spec.x, index[number], columns), _place(spec.out, number, columns)
+                value = partial(_lane, x, read, spec.x.strides[-1])
+                assign(out, write, run.width, value, stride=spec.out.strides[-1])
 
     return function(
-        [("x", spec.x.elements, spec.dtype), ("index", spec.kept, "int32"), ("out", spec.out.elements, spec.dtype)],
+        [
+            ("x", spec.x.elements, spec.x.dtype),
+            ("index", spec.kept, "int32"),
+            ("out", spec.out.elements, spec.out.dtype),
+        ],
         body,
     )
 
@@ -230,30 +237,34 @@ def build_put(spec: PutSpec) -> Expr:
     """Returns the TIR function; arguments: computed, x, places (int32), out."""
 
     def body(computed: Expr, x: Expr, places: Expr, out: Expr) -> None:
-        with shared_nest((spec.tokens, 1)) as (token, _):
-            with when(places[token] < spec.kept):
-                _copy(computed, spec.computed, places[token], out, spec.out, token, spec.extents)
-            with when(places[token] >= spec.kept):
-                _copy(x, spec.x, places[token] - spec.kept, out, spec.out, token, spec.extents)
+        for run in panel_runs(spec.extents[-1], COPY_LANES):
+            with shared_nest((spec.tokens, *spec.extents[:-1], run.count)) as (token, *loops):
+                columns, row = _columns(run, loops), places[token]
+                first = partial(_lane, computed, _place(spec.computed, row, columns), spec.computed.strides[-1])
+                second = partial(_lane, x, _place(spec.x, row - spec.kept, columns), spec.x.strides[-1])
+                write = _place(spec.out, token, columns)
+                value = partial(_either, row < spec.kept, first, second)
+                assign(out, write, run.width, value, stride=spec.out.strides[-1])
 
     tensors = [("computed", spec.computed), ("x", spec.x), ("out", spec.out)]
-    arguments = [(name, rows.elements, spec.dtype) for name, rows in tensors]
+    arguments = [(name, rows.elements, rows.dtype) for name, rows in tensors]
     return function([*arguments[:2], ("places", spec.tokens, "int32"), arguments[2]], body)
 
 
-def _copy(
-    source: Expr, given: Rows, number: Expr, target: Expr, wanted: Rows, place: Expr, extents: Sequence[int]
-) -> None:
-    """Copies row ``number`` of one tensor to row ``place`` of another."""
-    start, end = given.address(number), wanted.address(place)
-    for run in panel_runs(extents[-1], SCORE_LANES):
-        with nest((*extents[:-1], run.count)) as loops:
-            inner = T.int32(run.start) + loops[-1] * run.width
-            read = start + dot((*loops[:-1], inner), given.strides)
-            write = end + dot((*loops[:-1], inner), wanted.strides)
-            _copy_lanes(run.width, source, (read, given.strides[-1]), target, (write, wanted.strides[-1]))
+def _columns(run: PanelRun, loops: Sequence[Expr]) -> list[Expr]:
+    """The place inside a row, of its first lane."""
+    return [*loops[:-1], T.int32(run.start) + loops[-1] * run.width]
 
 
-def _copy_lanes(width: int, source: Expr, read: tuple[Expr, int], target: Expr, write: tuple[Expr, int]) -> None:
-    """Emits ``target[write] = source[read]`` for some lanes; each told by its first element and its stride."""
-    assign(target, write[0], width, lambda lane: source[read[0] + lane * read[1]], stride=write[1])
+def _place(rows: Rows, number: Expr, columns: Sequence[Expr]) -> Expr:
+    """Where a place of row ``number`` lies."""
+    return rows.address(number) + dot(columns, rows.strides)
+
+
+def _lane(source: Expr, first: Expr, stride: int, lane: Expr) -> Expr:
+    return source[first + lane * stride]
+
+
+def _either(condition: Expr, first: Callable[[Expr], Expr], second: Callable[[Expr], Expr], lane: Expr) -> Expr:
+    """One of two values, of which the other is not read."""
+    return T.if_then_else(condition, first(lane), second(lane))

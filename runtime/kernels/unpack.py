@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, assign, current_part, function, shared_nest, when
+from svitkit.runtime.kernels.emit import Expr, assign, function, shared_nest, when
 from svitkit.runtime.kernels.row_layout import LOW
 
 BLOCK = 512
@@ -99,12 +99,13 @@ def build_unpack(spec: UnpackSpec) -> Expr:
 
     def body(packed: Expr, out: Expr) -> None:
         full, rest = divmod(spec.elements, BLOCK)
-        if full:
-            with shared_nest((full, 1)) as (block, _):
-                _emit_block(spec, packed, out, block, BLOCK)
-        if rest:
-            with when(current_part()[0] == 0):
-                _emit_block(spec, packed, out, T.int32(full), rest)
+        with shared_nest((spec.blocks, 1)) as (block, _):
+            if full:
+                with when(block < full):
+                    _emit_block(spec, packed, out, block, BLOCK)
+            if rest:
+                with when(block == full):
+                    _emit_block(spec, packed, out, block, rest)
 
     return function([("packed", spec.packed_bytes, "uint8"), ("out", spec.elements, dtype)], body)
 

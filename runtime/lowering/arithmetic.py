@@ -24,7 +24,7 @@ from svitkit.runtime.kernels.pointwise import (
 from svitkit.runtime.lowering.matmul import waiting_product
 from svitkit.runtime.lowering.products import absorb
 from svitkit.runtime.lowering.translation import Lowering, common_atom, operand
-from svitkit.runtime.view import Atom, Buffer, View, align, store
+from svitkit.runtime.view import SPIKES, Atom, Buffer, View, align, store
 
 LARGEST_BYTE = 255
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -172,7 +172,7 @@ def lower_cast(state: Lowering, node: Node) -> None:
             raise UnsupportedError("a cast of real numbers to int32 has no kernel.")
     elif node.attributes["to"] != FLOAT:
         view = state.read(node.inputs[0])
-        if node.attributes["to"] != UINT8 or view.buffer.dtype != "uint8":
+        if node.attributes["to"] != UINT8 or view.buffer.dtype not in SPIKES:
             raise UnsupportedError(f"a cast of {view.buffer.dtype} to ONNX type {node.attributes['to']} has no kernel.")
     state.values[node.outputs[0]] = state.values[node.inputs[0]]
 

@@ -9,10 +9,11 @@ from math import prod
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.attention import AttentionSpec, Rows, build_attention
 from svitkit.runtime.kernels.emit import Neuron
+from svitkit.runtime.lowering.gpu import emit_gpu_attention
 from svitkit.runtime.lowering.matmul import Product
 from svitkit.runtime.lowering.translation import Lowering
 from svitkit.runtime.program import Chosen
-from svitkit.runtime.view import Atom, Axis, Buffer, View, align, merge
+from svitkit.runtime.view import SPIKES, Atom, Axis, Buffer, View, align, merge
 
 EXACT = 1 << 24  # real numbers hold every integer up to here, so any order of the sums gives the same
 WIDEST = 128  # channels of a head
@@ -91,7 +92,7 @@ def _attention(q: _Factor | None, k: _Factor | None, v: _Factor | None, out: _Fa
         return None
     limit = v.view.buffer.limit
     bits = q.view.buffer.limit == k.view.buffer.limit == 1
-    if not bits or limit is None or any(factor.view.buffer.dtype != "uint8" for factor in (q, k, v)):
+    if not bits or limit is None or any(factor.view.buffer.dtype not in SPIKES for factor in (q, k, v)):
         return None
     if limit * k.tokens.size * k.channels.size >= EXACT or v.channels.size > WIDEST:
         return None
@@ -164,6 +165,8 @@ def emit_attention(
         keeps_state=potential is not None,
         parts=state.parts,
     )
+    if state.gpu is not None:
+        return emit_gpu_attention(state, node, spec, [factor.view for factor in factors[:3]], potential, views[1])
     scratch = [Buffer(f"{node.name}.{name}", dtype, (size * state.parts,)) for name, size, dtype in spec.scratch()]
     buffers = [*(factor.view.buffer for factor in factors[:3]), *scratch, *([potential] if potential else []), out]
     work = spec.heads * timesteps * (spec.queries + spec.keys) * spec.depth * spec.width // 4

@@ -79,7 +79,7 @@ class Linear:
 
     def emit(self, state: Lowering, out: Buffer) -> None:
         """Computes the currents by themselves."""
-        emit_linear(state, self, out, None)
+        state.emit_layer(state, self, out, None)
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ class Fused:
 
 def emit_linear(state: Lowering, linear: Linear, out: Buffer, fused: Fused | None) -> None:
     """Chooses a method, and appends the calls."""
-    shape, target = _shape(linear, out, fused)
+    shape, target = shape_of(linear, out, fused)
     layer = fused.name if fused else linear.node.name
     rows = _rows_spec(state, linear, shape) if _can_list(linear, shape) else None
     dense = _dense_spec(state.unit, shape)
-    density = _density(shape, linear.x.buffer)
+    density = density_of(shape, linear.x.buffer)
     choice = choose(state, linear.x.buffer, rows, dense, density)
     if rows is not None and choice.method == "rows":
         kernel = _emit_rows(state, linear, rows, layer, fused, target)
@@ -113,12 +113,12 @@ def _can_list(linear: Linear, shape: LinearShape) -> bool:
     return shape.limit is not None and not shape.zero_point and side_by_side
 
 
-def _density(shape: LinearShape, buffer: Buffer) -> Density | None:
+def density_of(shape: LinearShape, buffer: Buffer) -> Density | None:
     """How often the inputs have which value; None for real ones."""
     return None if shape.limit is None else buffer.density or unknown(shape.limit)
 
 
-def _shape(linear: Linear, out: Buffer, fused: Fused | None) -> tuple[LinearShape, Buffer]:
+def shape_of(linear: Linear, out: Buffer, fused: Fused | None) -> tuple[LinearShape, Buffer]:
     """What the layer computes, and the buffer that it writes."""
     x, time = linear.x, merge(linear.time)
     if len(time) > 1:
@@ -156,7 +156,8 @@ def _shape(linear: Linear, out: Buffer, fused: Fused | None) -> tuple[LinearShap
     return shape, target.buffer if fused else out
 
 
-def _name(kind: str, shape: LinearShape) -> str:
+def kernel_name(kind: str, shape: LinearShape) -> str:
+    """Returns what a kernel is called: its kind, and what it computes."""
     words = [kind, *["int8"] * shape.integer, "matmul" if shape.window.taps == 1 else "conv"]
     return "_".join([*words, *["lif"] * (shape.lif is not None)])
 
@@ -182,8 +183,8 @@ def _dense_spec(unit: VectorUnit, shape: LinearShape) -> DenseSpec:
 
 def _emit_dense(state: Lowering, linear: Linear, spec: DenseSpec, layer: str, fused: Fused | None, out: Buffer) -> str:
     shape = spec.shape
-    panels = _stored(state, linear, f"{linear.node.inputs[1]}.panels", pack_dense(spec, _weight(linear)))
-    kernel = _name("dot" if spec.dot else "dense", shape)
+    panels = stored(state, linear, f"{linear.node.inputs[1]}.panels", pack_dense(spec, weight_of(linear)))
+    kernel = kernel_name("dot" if spec.dot else "dense", shape)
     buffers = [linear.x.buffer, panels, *finish(state, linear, fused, out)]
     work = shape.positions * shape.in_times * shape.window.taps * shape.inputs * shape.outputs
     state.call(layer, kernel, spec, build_dense, buffers, work=work)
@@ -193,7 +194,7 @@ def _emit_dense(state: Lowering, linear: Linear, spec: DenseSpec, layer: str, fu
 def _emit_rows(state: Lowering, linear: Linear, spec: RowsSpec, layer: str, fused: Fused | None, out: Buffer) -> str:
     shape = spec.shape
     index, count = _lists(state, linear.x, spec.lists)
-    buffers = [index, count, _stored(state, linear, f"{linear.node.inputs[1]}.rows", pack_rows(spec, _weight(linear)))]
+    buffers = [index, count, stored(state, linear, f"{linear.node.inputs[1]}.rows", pack_rows(spec, weight_of(linear)))]
     name = linear.node.outputs[0]
     if spec.joins:
         buffers.append(Buffer(f"{name}.joined", "uint16", (spec.parts * spec.joined_lists * spec.joined_capacity,)))
@@ -201,18 +202,18 @@ def _emit_rows(state: Lowering, linear: Linear, spec: RowsSpec, layer: str, fuse
     if spec.scratch:
         buffers.append(Buffer(f"{name}.scratch", spec.total_dtype, (spec.parts * spec.scratch,)))
     buffers += finish(state, linear, fused, out)
-    kernel = _name("event", shape)
+    kernel = kernel_name("event", shape)
     work = shape.positions * shape.in_times * shape.window.taps * shape.inputs * shape.outputs // 8
     state.call(layer, kernel, spec, build_rows, buffers, work=work)
     return kernel
 
 
-def _weight(linear: Linear) -> NDArray[Any]:
+def weight_of(linear: Linear) -> NDArray[Any]:
     """The weight, with zeros of one sign: a batch norm that was folded may have made some of them negative."""
     return linear.weight if linear.integer else np.asarray(linear.weight, np.float32) + np.float32(0)
 
 
-def _stored(state: Lowering, linear: Linear, name: str, array: NDArray[Any]) -> Buffer:
+def stored(state: Lowering, linear: Linear, name: str, array: NDArray[Any]) -> Buffer:
     """Puts weights in a kernel's layout into the weights file; integers of few bits are unpacked before the layer."""
     bits = width_of(linear.weight) if linear.integer else BYTE_BITS
     sparse_of = linear.node.name if is_sparse(linear.weight) else None
@@ -221,7 +222,8 @@ def _stored(state: Lowering, linear: Linear, name: str, array: NDArray[Any]) -> 
     spec = unpack_spec(array, bits)
     packed = state.weights(f"{name}.packed", pack_planes(array, bits), sparse_of=sparse_of)
     unpacked = Buffer(f"{name}.unpacked", str(array.dtype), (spec.elements,))
-    state.call(linear.node.name, "unpack", spec, build_unpack, [packed, unpacked], work=spec.elements)
+    buffers = [packed, unpacked]
+    state.call(linear.node.name, "unpack", spec, build_unpack, buffers, work=spec.elements, prepares=True)
     return unpacked
 
 

@@ -15,7 +15,7 @@ from svitkit.runtime.kernels.emit import Neuron, state_dtype
 from svitkit.runtime.kernels.neurons import NeuronSpec, build_neurons
 from svitkit.runtime.lowering.arithmetic import Scaled
 from svitkit.runtime.lowering.attention import emit_attention, find_attention, forget_attention
-from svitkit.runtime.lowering.layers import Fused, Linear, emit_linear
+from svitkit.runtime.lowering.layers import Fused, Linear
 from svitkit.runtime.lowering.pooling import Pooled, emit_pooled
 from svitkit.runtime.lowering.translation import Lowering, operand, time_extent
 from svitkit.runtime.program import Chosen, Tap
@@ -31,13 +31,14 @@ def lower_lif(state: Lowering, node: Node) -> None:
         waiting = None
     timesteps = source.shape[0]
     out_axes = (_time_axis(timesteps), *source.axes[1:])
-    out = store(node.outputs[0], [[replace(a, stride=1) for a in axis] for axis in out_axes], "uint8", limit=1)
+    spread = [tuple(replace(a, stride=1) for a in axis) for axis in out_axes]
+    out = store(node.outputs[0], spread, state.spike_dtype(spread), limit=1)
     out.buffer.density = spikes(_firing_rate(state, node.name), node.name)
     potential = _state_buffer(state, node, out, params) if _keeps_state(state, node, params) else None
     fused = Fused(node.name, params, out, potential)
     if isinstance(waiting, Linear) and _same_order(waiting, source, out):
         del state.waiting[source.buffer]
-        emit_linear(state, waiting, source.buffer, fused)
+        state.emit_layer(state, waiting, source.buffer, fused)
     elif not isinstance(waiting, Pooled) or not emit_pooled(state, waiting, source, fused):
         _lower_alone(state, node, (source, out), params, potential)
     state.values[node.outputs[0]] = out
@@ -128,6 +129,7 @@ def _emit_neurons(
         scale=scale,
         params=params,
         keeps_state=potential is not None,
+        row=max(sum(pair[1].role == "channel" for pair in neurons), 1),
     )
     states = [potential] if potential else []
     state.call(node.name, "lif", spec, build_neurons, [x.buffer, *states, out.buffer], work=out.buffer.elements)

@@ -10,7 +10,7 @@ from svitkit.runtime.density import largest
 from svitkit.runtime.import_onnx import Node
 from svitkit.runtime.kernels.linear import Window
 from svitkit.runtime.kernels.pool import PoolNeuronSpec, PoolSpec, build_pool, build_pool_neurons
-from svitkit.runtime.lowering.layers import Fused, Linear, emit_linear, finish, loop_strides, sum_dtype
+from svitkit.runtime.lowering.layers import Fused, Linear, finish, loop_strides, sum_dtype
 from svitkit.runtime.lowering.translation import Lowering
 from svitkit.runtime.program import Chosen
 from svitkit.runtime.view import Atom, Buffer, View, merge, store
@@ -131,12 +131,13 @@ def emit_pooled(state: Lowering, pooled: Pooled, source: View, fused: Fused) -> 
         return False
     del state.waiting[pooled.x.buffer], state.waiting[pooled.out.buffer]
     sums = Buffer(f"{pooled.x.buffer.name}.sums", sum_dtype(linear), pooled.x.buffer.shape)
-    emit_linear(state, replace(linear, scale=None, bias=None, drop=0, lift=0), sums, None)
+    state.emit_layer(state, replace(linear, scale=None, bias=None, drop=0, lift=0), sums, None)
     spec = PoolNeuronSpec(
         replace(pooled.spec, dtype=sums.dtype),
         linear.bias is not None,
         fused.params,
         fused.state is not None,
+        out_dtype=fused.out.buffer.dtype,
         fixed=linear.fixed,
         drop=linear.drop,
         lift=linear.lift,

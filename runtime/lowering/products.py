@@ -21,7 +21,7 @@ from svitkit.runtime.lowering.grouped import lower_grouped
 from svitkit.runtime.lowering.layers import Linear
 from svitkit.runtime.lowering.pooling import Pooled
 from svitkit.runtime.lowering.translation import Lowering
-from svitkit.runtime.view import Atom, Axis, View, merge, store
+from svitkit.runtime.view import SPIKES, Atom, Axis, View, merge, store
 
 
 def lower_conv(state: Lowering, node: Node) -> None:
@@ -52,7 +52,7 @@ def _check_bytes(state: Lowering, node: Node) -> None:
     """Integer layers take uint8 inputs and int8 weights."""
     dtype = state.read(node.inputs[0]).buffer.dtype
     weight = state.graph.constants.get(node.inputs[1])
-    if dtype != "uint8" or weight is None or weight.dtype != np.int8:
+    if dtype not in SPIKES or weight is None or weight.dtype != np.int8:
         got = "an activation" if weight is None else weight.dtype
         raise UnsupportedError(f"inputs are {dtype} and weights {got}; wanted uint8 and constant int8.")
 

@@ -8,6 +8,8 @@ from svitkit.errors import UnsupportedError
 from svitkit.runtime.cost_model import CostModel, Method
 from svitkit.runtime.import_onnx import Graph, Node
 from svitkit.runtime.lowering.arithmetic import lower_binary, lower_cast, lower_quantize, lower_reduce
+from svitkit.runtime.lowering.gpu import emit_gpu_linear
+from svitkit.runtime.lowering.layers import emit_linear
 from svitkit.runtime.lowering.matmul import lower_matmul
 from svitkit.runtime.lowering.neurons import lower_lif
 from svitkit.runtime.lowering.pooling import lower_pool
@@ -24,7 +26,7 @@ from svitkit.runtime.lowering.views import (
     lower_transpose,
     lower_unsqueeze,
 )
-from svitkit.runtime.program import Program
+from svitkit.runtime.program import GpuTarget, Program
 from svitkit.runtime.vector_unit import VectorUnit
 
 Rule = Callable[[Lowering, Node], None]
@@ -68,6 +70,7 @@ def lower(
     parts: int,
     prefer: Method | None = None,
     stores_sparse: bool = True,
+    gpu: GpuTarget | None = None,
 ) -> Program:
     """Translates a network.
 
@@ -78,21 +81,32 @@ def lower(
         parts: most threads that the program may run on.
         prefer: a method that is taken wherever it can be, whatever it costs.
         stores_sparse: whether weights of which most are 0 are stored without zeros.
+        gpu: the GPU that it is for; None for the CPU.
 
     Raises:
         UnsupportedError: a node has no kernel; the message names it.
     """
-    state = begin(graph, unit=unit, costs=costs, parts=parts, prefer=prefer)
+    state = begin(graph, unit=unit, costs=costs, parts=parts, prefer=prefer, gpu=gpu)
     state.stores_sparse = stores_sparse
     return translate(state, RULES)
 
 
-def begin(graph: Graph, *, unit: VectorUnit, costs: CostModel, parts: int, prefer: Method | None = None) -> Lowering:
+def begin(
+    graph: Graph,
+    *,
+    unit: VectorUnit,
+    costs: CostModel,
+    parts: int,
+    prefer: Method | None = None,
+    gpu: GpuTarget | None = None,
+) -> Lowering:
     """Returns a network of which nothing is translated yet; see :func:`lower`."""
     name = graph.metadata.input.name
     x = input_view(name, graph.inputs[name])
-    program = Program(x.buffer, x.buffer, parts)
-    return Lowering(graph, unit, costs, prefer, parts, count_consumers(graph), program, Values({name: x}))
+    program = Program(x.buffer, x.buffer, parts if gpu is None else 1, gpu=gpu)
+    layer = emit_linear if gpu is None else emit_gpu_linear
+    consumers = count_consumers(graph)
+    return Lowering(graph, unit, costs, prefer, program.threads, consumers, program, layer, Values({name: x}))
 
 
 def translate(state: Lowering, rules: Mapping[str, Rule]) -> Program:

@@ -25,7 +25,7 @@ from svitkit.runtime.kernels.tokens import (
     build_top,
 )
 from svitkit.runtime.lowering.translation import Lowering
-from svitkit.runtime.view import Atom, Axis, Buffer, View, merge, store
+from svitkit.runtime.view import PACKED, SPIKES, Atom, Axis, Buffer, View, merge, store
 
 
 @dataclass
@@ -57,7 +57,7 @@ def lower_score(state: Lowering, node: Node) -> None:
     if any(len(axis) > 1 for axis in axes):
         x = state.contiguous(x)
         axes = [merge(axis) for axis in x.axes]
-    if x.buffer.dtype not in ("uint8", "float32"):
+    if x.buffer.dtype not in (*SPIKES, "float32"):
         raise UnsupportedError(f"scores are made of spikes or counts, got {x.buffer.dtype}.")
     time, _, channel, height, width = ((axis or (Atom(1, 0, "space"),))[0] for axis in axes)
     spec = ScoreSpec(
@@ -163,10 +163,10 @@ def _numbers(state: Lowering, name: str, extent: int) -> tuple[Buffer, int]:
 
 
 def _take(state: Lowering, node: Node, x: View, axis: int, index: Buffer, count: int) -> None:
-    out = _result(node.outputs[0], x, axis, count)
+    out = _result(node.outputs[0], x, axis, count, x.buffer.dtype)
     out.buffer.limit, out.buffer.density = x.buffer.limit, x.buffer.density
     extents, (given, made) = _rows((x, out), axis)
-    spec = TakeSpec(count, extents, given, made, out.buffer.dtype)
+    spec = TakeSpec(count, extents, given, made)
     buffers = [x.buffer, index, out.buffer]
     state.call(node.name, "take_tokens", spec, build_take, buffers, work=out.buffer.elements)
     state.values[node.outputs[0]] = out
@@ -177,14 +177,16 @@ def _put(state: Lowering, node: Node, joined: Joined, index: Buffer, count: int)
     kept = computed.shape[axis]
     if count != whole.shape[axis]:
         raise UnsupportedError(f"{count} tokens are put back in the place of {whole.shape[axis]}.")
-    if computed.buffer.dtype != whole.buffer.dtype:
+    dtypes = {computed.buffer.dtype, whole.buffer.dtype}
+    if len(dtypes) > 1 and not dtypes <= set(SPIKES):
         computed, whole = state.contiguous(computed), state.contiguous(whole)
-    out = _result(node.outputs[0], whole, axis, count)
+    dtype = whole.buffer.dtype if whole.buffer.dtype == computed.buffer.dtype else "uint8"
+    out = _result(node.outputs[0], whole, axis, count, dtype)
     limits, densities = ([getattr(view.buffer, name) for view in (computed, whole)] for name in ("limit", "density"))
     out.buffer.limit = None if None in limits else max(limits)
     out.buffer.density = None if None in densities else mixed(*densities, share=kept / count)
     extents, (first, second, made) = _rows((computed, whole, out), axis)
-    spec = PutSpec(count, kept, extents, first, second, made, out.buffer.dtype)
+    spec = PutSpec(count, kept, extents, first, second, made)
     buffers = [computed.buffer, whole.buffer, index, out.buffer]
     state.call(node.name, "put_tokens", spec, build_put, buffers, work=out.buffer.elements)
     state.values[node.outputs[0]] = out
@@ -194,11 +196,13 @@ def _line(count: int) -> Axis:
     return (Atom(count, 1, "space"),) if count > 1 else ()
 
 
-def _result(name: str, x: View, axis: int, count: int) -> View:
-    """A tensor like ``x`` with another number of tokens, every value of it stored."""
+def _result(name: str, x: View, axis: int, count: int, dtype: str) -> View:
+    """A tensor like ``x`` with another number of tokens, every value of it stored; spikes packed if rows are whole."""
     axes = [list(_line(count)) if at == axis else list(given) for at, given in enumerate(x.axes)]
     whole = [[replace(atom, stride=1) for atom in given] for given in axes]
-    return store(name, whole, x.buffer.dtype)
+    if dtype == PACKED and sum(atom.role == "channel" for atoms in whole for atom in atoms) != 1:
+        dtype = "uint8"
+    return store(name, whole, dtype)
 
 
 def _rows(views: Sequence[View], axis: int) -> tuple[tuple[int, ...], list[Rows]]:
@@ -221,6 +225,7 @@ def _rows(views: Sequence[View], axis: int) -> tuple[tuple[int, ...], list[Rows]
             strides=tuple(atoms[number].stride for atoms in joined),
             offset=view.offset,
             elements=view.buffer.elements,
+            dtype=view.buffer.dtype,
         )
         for number, view in enumerate(views)
     ]

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from svitkit.errors import UnsupportedError
 from svitkit.runtime.cost_model import CostModel, Method
 from svitkit.runtime.import_onnx import Graph
+from svitkit.runtime.kernels.launch import for_gpu
 from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operand, build_elementwise
-from svitkit.runtime.program import Call, Expansion, Program
+from svitkit.runtime.program import Call, Expansion, GpuTarget, Program
 from svitkit.runtime.sparse import sparse_array
 from svitkit.runtime.vector_unit import VectorUnit
-from svitkit.runtime.view import Atom, Buffer, Role, View
+from svitkit.runtime.view import PACKED, Atom, Axis, Buffer, Role, View
 
 # Operations from which a call is divided among threads. Vector units make 4 to 16 of them in a nanosecond, so that a
 # smaller call takes a microsecond or two: not much more than threads need to tell each other that they are done.
@@ -45,6 +46,13 @@ class Values(dict[str, View]):
         raise UnsupportedError(f"'{name}' is a constant, or an output of a node that is not computed.")
 
 
+class LayerRule(Protocol):
+    """Chooses the kernel of a layer with constant weights, and appends its calls."""
+
+    def __call__(self, state: Lowering, linear: Any, out: Buffer, fused: Any) -> None:
+        """Computes a :class:`svitkit.runtime.lowering.layers.Linear` into ``out``, or its neurons' spikes."""
+
+
 @dataclass
 class Lowering:
     """A network on its way to a program.
@@ -61,6 +69,7 @@ class Lowering:
         waiting: values whose kernel is not chosen yet, by their buffer.
         symbols: kernels by everything that shapes them; layers of one shape share one function.
         lists: indices and counts of the event lists that exist, by the value's buffer and their shape.
+        emit_layer: the rule for layers with constant weights.
         stores_sparse: whether weights of which most are 0 are stored without zeros.
         writes_kernels: whether the functions are made, not only described.
     """
@@ -72,6 +81,7 @@ class Lowering:
     parts: int
     consumers: dict[str, int]
     program: Program
+    emit_layer: LayerRule
     values: Values = field(default_factory=lambda: Values())
     waiting: dict[Buffer, Waiting] = field(default_factory=dict)
     symbols: dict[Any, str] = field(default_factory=dict)
@@ -134,6 +144,7 @@ class Lowering:
         buffers: Sequence[Buffer],
         *,
         work: int = 0,
+        prepares: bool = False,
     ) -> None:
         """Appends a kernel call; layers of one shape share one function.
 
@@ -144,13 +155,36 @@ class Lowering:
             build: makes the function.
             buffers: its arguments.
             work: operations of the call if its function divides them into parts, else 0.
+            prepares: whether one call does for all inferences; only a GPU keeps its result apart.
         """
         if spec not in self.symbols:
             self.symbols[spec] = f"{kernel}_{len(self.symbols)}"
             self.program.specs[self.symbols[spec]] = spec
             if self.writes_kernels:
-                self.program.functions[self.symbols[spec]] = build(spec)
-        self.program.calls.append(Call(self.symbols[spec], layer, tuple(buffers), split=work >= SPLIT_WORK))
+                self._build(self.symbols[spec], spec, build)
+        split, prepares = work >= SPLIT_WORK and self.gpu is None, prepares and self.gpu is not None
+        self.program.calls.append(Call(self.symbols[spec], layer, tuple(buffers), split=split, prepares=prepares))
+
+    @property
+    def gpu(self) -> GpuTarget | None:
+        """The GPU that the program is for, None for the CPU."""
+        return self.program.gpu
+
+    def _build(self, symbol: str, spec: Spec, build: Callable[[Spec], Any]) -> None:
+        if self.gpu is None:
+            self.program.functions[symbol] = build(spec)
+            return
+        with for_gpu(self.gpu.api) as kernel:
+            self.program.functions[symbol] = build(spec)
+        assert kernel.launch is not None
+        self.program.launches[symbol] = kernel.launch
+
+    def spike_dtype(self, axes: Sequence[Axis]) -> str:
+        """How the spikes of neurons are stored: a GPU packs them where all channels of a row follow each other."""
+        roles = [atom.role for axis in axes for atom in axis if atom.size > 1]
+        channels = [index for index, role in enumerate(roles) if role == "channel"]
+        together = not channels or channels[-1] - channels[0] == len(channels) - 1
+        return PACKED if self.gpu is not None and together else "uint8"
 
     def contiguous(self, view: View) -> View:
         """Copies a value into the graph's own order unless it lies so already."""

@@ -1,0 +1,82 @@
+"""fp16 weights for GPUs: rounded in the exported file, so that ONNX Runtime says what the rounding changes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from svitkit.onnx_check import load_checked
+from svitkit.onnx_reference import ReferenceRun, ReferenceSession
+from svitkit.runtime.program import Precision, Program
+
+LEAST_AGREEMENT = 0.999
+"""Of the spikes: as much as the same network keeps on a processor that adds float32 sums in another order."""
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """What rounding weights to fp16 does to a network.
+
+    Attributes:
+        agreement: share of the spikes of all layers, time steps and inputs that stay as they are (0..1).
+        class_changes: inputs whose class changes.
+    """
+
+    agreement: float
+    class_changes: int
+
+    @property
+    def precision(self) -> Precision:
+        """fp16 where it changes no class and next to no spike, else fp32."""
+        return "fp16" if self.class_changes == 0 and self.agreement >= LEAST_AGREEMENT else "fp32"
+
+
+def half_layers(program: Program) -> set[str]:
+    """Names of the nodes whose weights a program stores in fp16."""
+    half = {buffer for buffer in program.weights if buffer.dtype == "float16"}
+    half |= {each.out for each in program.expansions if each.out.dtype == "float16"}
+    calls = [chosen for chosen in program.kernels if half & set(program.calls[chosen.call].buffers)]
+    return {chosen.weights for chosen in calls if chosen.weights is not None}
+
+
+def write_rounded(onnx_path: Path, layers: Collection[str], out: Path) -> None:
+    """Writes an exported file with the weights of some nodes rounded to fp16, as float32."""
+    model = load_checked(onnx_path)
+    names = {node.input[1] for node in model.graph.node if node.name in layers}
+    for tensor in model.graph.initializer:
+        if tensor.name in names:
+            rounded = onnx.numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(rounded, tensor.name))
+    onnx.save(model, out)
+
+
+def measure_rounding(onnx_path: Path, rounded: Path, inputs: Floats) -> Rounding:
+    """Compares two files in ONNX Runtime.
+
+    Args:
+        onnx_path: as it was exported.
+        rounded: with rounded weights.
+        inputs: as :func:`svitkit.runtime.golden.golden_outputs` takes them.
+    """
+    sessions = [ReferenceSession(path, spikes=True) for path in (onnx_path, rounded)]
+    same, spikes, changes = 0, 0, 0
+    for x in _frames(inputs, sessions[0]):
+        exact, half = (session.run(x) for session in sessions)
+        same += sum(_same_spikes(exact, half))
+        spikes += sum(layer.size for layer in exact.spikes.values())
+        changes += int(exact.logits.argmax() != half.logits.argmax())
+    return Rounding(agreement=same / spikes, class_changes=changes)
+
+
+def _frames(inputs: Floats, session: ReferenceSession) -> Floats:
+    return inputs[:, 0] if session.metadata.static_input else inputs[:, :, 0]
+
+
+def _same_spikes(a: ReferenceRun, b: ReferenceRun) -> list[int]:
+    return [int((a.spikes[name] == b.spikes[name]).sum()) for name in a.spikes]
