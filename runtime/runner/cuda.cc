@@ -1,5 +1,5 @@
-// CUDA through the driver alone, which also compiles the kernels: the same library runs on every JetPack. Where the driver
-// has graphs, a run is one graph: it is launched by one call instead of one for each kernel.
+// CUDA through the driver alone, which also compiles the kernels: the same library runs on every JetPack. Where the
+// driver has graphs, a run is one graph: it is launched by one call instead of one for each kernel.
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -119,8 +119,9 @@ CUdevice choose_device(const Functions& f, std::uint32_t wanted) {
     check(f, f.cuDeviceGet(&device, i), "cuDeviceGet");
     const std::uint32_t capability = read_capability(f, device);
     if (capability >= wanted) return device;
-    found += (found.empty() ? "'" : ", '") + read_name(f, device) + "' with compute capability " +
-             std::to_string(capability / 10) + "." + std::to_string(capability % 10) + " (sm_" + std::to_string(capability) + ")";
+    const std::string number = std::to_string(capability / 10) + "." + std::to_string(capability % 10);
+    found += (found.empty() ? "'" : ", '") + read_name(f, device) + "' with compute capability " + number + " (sm_" +
+             std::to_string(capability) + ")";
   }
   throw Error("the kernels need sm_" + std::to_string(wanted) + " or newer, this machine has " +
               (found.empty() ? "no GPU" : found) + ": build the network for the board that this is");
@@ -188,8 +189,8 @@ class Cuda : public Accelerator {
     check(f_, f_.cuStreamCreate(&stream_, CU_STREAM_NON_BLOCKING), "cuStreamCreate");
     for (std::size_t i = 0; i < kSpaces; ++i) {
       if (sizes[i] == 0) continue;
-      check(f_, f_.cuMemAlloc_v2(&spaces_[i], sizes[i]),
-            "'" + device_.name + "' has no " + std::to_string(sizes[i]) + " bytes for the " + kSpaceNames[i] + ": cuMemAlloc");
+      const std::string what = std::to_string(sizes[i]) + " bytes for the " + kSpaceNames[i];
+      check(f_, f_.cuMemAlloc_v2(&spaces_[i], sizes[i]), "'" + device_.name + "' has no " + what + ": cuMemAlloc");
     }
   }
 
@@ -214,7 +215,8 @@ class Cuda : public Accelerator {
                   call.symbol + "': cuModuleGetFunction gave " + error_text(f_, code));
     }
     int most = 0;
-    check(f_, f_.cuFuncGetAttribute(&most, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, launch.function), "cuFuncGetAttribute");
+    check(f_, f_.cuFuncGetAttribute(&most, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, launch.function),
+          "cuFuncGetAttribute");
     const std::uint64_t wanted = std::uint64_t{call.threads[0]} * call.threads[1] * call.threads[2];
     if (wanted > static_cast<std::uint64_t>(most)) {
       fail_call(call, "it wants blocks of " + std::to_string(wanted) + " threads, '" + device_.name + "' has room for " +

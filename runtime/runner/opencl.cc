@@ -154,8 +154,8 @@ class OpenCl : public Accelerator {
       spaces_.emplace_back(nullptr, f_.clReleaseMemObject);
       if (bytes == 0) continue;
       if (bytes > most) {
-        throw Error("'" + device_.name + "' gives at most " + std::to_string(most) + " bytes in one piece, the network wants " +
-                    std::to_string(bytes));
+        throw Error("'" + device_.name + "' gives at most " + std::to_string(most) + " bytes in one piece, the network " +
+                    "wants " + std::to_string(bytes));
       }
       cl_int code = 0;
       spaces_.back().reset(f_.clCreateBuffer(context_.get(), CL_MEM_READ_WRITE, bytes, nullptr, &code));
@@ -175,8 +175,8 @@ class OpenCl : public Accelerator {
     if ((rounding & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT) != 0) options += " -cl-fp32-correctly-rounded-divide-sqrt";
     code = f_.clBuildProgram(cl_program_.get(), 1, &id_, options.c_str(), nullptr, nullptr);
     if (code == CL_SUCCESS) return;
-    throw Error("the driver cannot compile " + program_.target->kernels + ": clBuildProgram gave " + error_name(code) + ": " +
-                build_log());
+    throw Error("the driver (" + device_.driver + ") cannot compile " + program_.target->kernels +
+                ": clBuildProgram gave " + error_name(code) + ": " + build_log());
   }
 
   std::size_t prepare(const Call& call) override {
@@ -220,8 +220,8 @@ class OpenCl : public Accelerator {
 
   void launch(std::size_t number) override {
     const Launch& launch = launches_[number];
-    const cl_int code = f_.clEnqueueNDRangeKernel(queue_.get(), launch.kernel.get(), 3, nullptr, launch.global, launch.local,
-                                                  0, nullptr, nullptr);
+    const cl_int code = f_.clEnqueueNDRangeKernel(queue_.get(), launch.kernel.get(), 3, nullptr, launch.global,
+                                                  launch.local, 0, nullptr, nullptr);
     if (code != CL_SUCCESS) fail_call(*launch.call, std::string("clEnqueueNDRangeKernel gave ") + error_name(code));
   }
 

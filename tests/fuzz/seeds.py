@@ -29,7 +29,7 @@ from tests.boards.test_device_facts import DEVICES
 from tests.export.quantized import quantize, quantize_neurons
 from tests.export.reduced import reduced, shallow
 from tests.fuzz import libsvit
-from tests.runtime import bundles, node_suite
+from tests.runtime import bundles, gpu_bundles, node_suite
 from tests.runtime.bench.test_record import record
 from tests.runtime.sysfs_trees import BOARDS
 from tests.runtime.test_sparse import SPARSE_PROGRAM
@@ -176,11 +176,15 @@ def board_files() -> Sequence[bytes]:
 
 
 def programs() -> Sequence[bytes]:
-    """The tiny network's program, with and without facts, and the one whose weights are stored without zeros."""
+    """The tiny network's program, with and without facts, whose weights are stored without zeros, and for a GPU.
+
+    The last is refused for want of a driver, after it was read whole: kernels on a GPU check no bounds.
+    """
     libsvit.build()
     facts = "steps 2\nframe 1 1 2 4 255 0.5 0.25\nclass even\nclass odd\ngolden 3 0.001\nend\n"
     whole = bundles.PROGRAM.removesuffix("end\n") + facts
-    return [bundles.PROGRAM.encode(), whole.encode(), SPARSE_PROGRAM.encode()]
+    gpu = gpu_bundles.PROGRAM.replace("opencl any kernels.cl", "cuda 999 kernels.ptx")
+    return [bundles.PROGRAM.encode(), whole.encode(), SPARSE_PROGRAM.encode(), gpu.encode()]
 
 
 def reports() -> Sequence[bytes]:

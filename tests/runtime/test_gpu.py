@@ -17,6 +17,8 @@ import pytest
 from svitkit.errors import ConfigError
 from svitkit.runtime.bench.runner_report import RunnerDevice, parse_report
 from svitkit.runtime.session import Session
+from svitkit.runtime.single_file import link_single_file
+from svitkit.runtime.toolchain import archive_objects
 from tests.runtime import bundles, gpu_bundles
 from tests.runtime.gpu_bundles import LAYERS, reseal, wanted
 from tests.runtime.test_runner import FAST, INPUTS, failed
@@ -238,7 +240,7 @@ def test_a_report_of_an_earlier_program_has_no_device(built_host_bundle: Path, f
             "kernels.cl",
             "const int part",
             "const strange part",
-            "cannot compile kernels.cl: clBuildProgram gave CL_BUILD",
+            ") cannot compile kernels.cl: clBuildProgram gave CL_BUILD",
         ),
         ("kernels.cl", "const int part", "const strange part", "'strange'"),
         (
@@ -352,6 +354,16 @@ def test_a_program_for_the_cpu_has_no_launches(tmp_path: Path, cuda_bundle: Path
         (tmp_path / "program.txt").write_text(text)
         shutil.copy(cuda_bundle / "svit-run", tmp_path)
         assert f"line 14: a program for the CPU has no '{kind}'" in failed(svit_run(tmp_path, "--self-test"), 1)
+
+
+def test_a_single_file_says_that_it_cannot_load_a_driver(tmp_path: Path) -> None:
+    program, parts = tmp_path / "tiny", tmp_path / "work" / "parts"
+    bundles.write_parts(parts, bundles.HOST)
+    (parts / "program.txt").write_text(gpu_bundles.PROGRAM)
+    bundles.compile_code(tmp_path / "work" / "kernels.a", bundles.HOST, archive_objects)
+    link_single_file(parts, tmp_path / "work" / "kernels.a", ("scale", "fire", "count"), program, bundles.HOST)
+    result = subprocess.run([program, "--classify", parts / "golden_input.bin"], capture_output=True, text=True)
+    assert "this program is one static file, which cannot load a GPU's driver" in failed(result, 1)
 
 
 def by_double(folder: Path, counts: Path, **settings: str) -> dict[str, str]:
