@@ -7,7 +7,7 @@
 //   DOUBLE_MEMORY      bytes that it has
 //   DOUBLE_FAILS       name of a function that gives CUDA_ERROR_NOT_SUPPORTED
 //   DOUBLE_COUNTS      file that gets the number of calls of every function, and what was left
-// Compiled with -DWITHOUT_GRAPHS it is a driver without graphs.
+// Compiled with -DLIKE_CUDA_10 it is an early driver with graphs, with -DWITHOUT_GRAPHS one that has none.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -190,7 +190,11 @@ DOUBLE cuInit(unsigned flags) {
 }
 
 DOUBLE cuDriverGetVersion(int* version) {
+#ifdef LIKE_CUDA_10
   *version = 10020;
+#else
+  *version = 12060;
+#endif
   return kSuccess;
 }
 
@@ -431,7 +435,11 @@ DOUBLE cuStreamEndCapture(Stream* stream, Operations** graph) {
   return kSuccess;
 }
 
-DOUBLE cuGraphInstantiate_v2(Operations** executable, Operations* graph, void**, char*, std::size_t) {
+#ifdef LIKE_CUDA_10
+DOUBLE cuGraphInstantiate(Operations** executable, Operations* graph, void**, char*, std::size_t) {
+#else
+DOUBLE cuGraphInstantiateWithFlags(Operations** executable, Operations* graph, unsigned long long) {
+#endif
   ENTER();
   *executable = new Operations(*graph);
   ++handles;
