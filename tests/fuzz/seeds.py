@@ -193,13 +193,15 @@ def reports() -> Sequence[bytes]:
     numbers = dict.fromkeys(("load_ns", "first_ns", "warmup", "weights_bytes", "state_bytes", "workspace_bytes"), 4096)
     memory = dict.fromkeys(("vm_hwm_bytes", "pss_bytes", "private_bytes", "floor_bytes"), 8192)
     report = {**numbers, **memory, "samples_ns": [1, 2, 3], "cpu_features": ["fp"], "threads": 1, "profile": [layer]}
+    device = {"api": "opencl", "type": "cpu", "name": "pthread", "driver": "OpenCL 3.0 PoCL"}
+    on_gpu = {"device": device, "system_memory_bytes": 4096}
     readings = [{"at_ns": 5, "values": ["48000", None]}] * 2
     phases = {
         "sustained": {"windows": [{"start_ns": 0, "count": 9, "p50_ns": 1, "max_ns": 2}], "readings": readings},
         "stream": {"period_ns": 10, "latencies_ns": [3, 4]},
         "energy": {"active_ns": 1, "idle_ns": 2, "end_ns": 3, "inferences": 7, "readings": readings},
     }
-    return [json.dumps(report | each).encode() for each in ({}, {**phases, "warmup": 3, "is_steady": True})]
+    return [json.dumps(report | each).encode() for each in ({}, {**phases, **on_gpu, "warmup": 3, "is_steady": True})]
 
 
 def facts() -> Sequence[bytes]:

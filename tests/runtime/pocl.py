@@ -14,7 +14,7 @@ _CPU, _NAME = 1 << 1, 0x102B
 @functools.cache
 def find_device() -> str | None:
     """Returns the name of the first OpenCL device that is a CPU, None where there is none."""
-    # The loader of ICDs reads it: a GPU of this machine is not to be taken instead.
+    # For the loader of ICDs, here and in programs that tests start: it shall not take a GPU of this machine instead.
     icds = sorted(Path("/etc/OpenCL/vendors").glob("pocl*.icd"))
     if icds:
         os.environ.setdefault("OCL_ICD_VENDORS", str(icds[0]))
