@@ -48,7 +48,6 @@ Functions load_functions(const Driver& driver) {
   SVIT_NEED(cuDeviceGetName);
   SVIT_NEED(cuDeviceGetAttribute);
   SVIT_NEED(cuDevicePrimaryCtxRetain);
-  SVIT_NEED(cuDevicePrimaryCtxRelease);
   SVIT_NEED(cuCtxPushCurrent_v2);
   SVIT_NEED(cuCtxPopCurrent_v2);
   SVIT_NEED(cuModuleLoadDataEx);
@@ -66,6 +65,8 @@ Functions load_functions(const Driver& driver) {
   SVIT_NEED(cuStreamSynchronize);
   SVIT_NEED(cuLaunchKernel);
 #undef SVIT_NEED
+  const bool is_recent = driver.find("cuDevicePrimaryCtxRelease_v2") != nullptr;  // from CUDA 11 on
+  driver.need(is_recent ? "cuDevicePrimaryCtxRelease_v2" : "cuDevicePrimaryCtxRelease", f.cuDevicePrimaryCtxRelease);
 #define SVIT_FIND(name, member) f.member = reinterpret_cast<decltype(f.member)>(driver.find(name))
   SVIT_FIND("cuStreamBeginCapture_v2", cuStreamBeginCapture_v2);
   SVIT_FIND("cuStreamEndCapture", cuStreamEndCapture);
@@ -206,7 +207,7 @@ class Cuda : public Accelerator {
                 ": cuModuleLoadDataEx gave " + error_text(f_, code) + ": " + one_line(log.c_str()));
   }
 
-  std::size_t prepare(const Call& call) override {
+  std::size_t bind(const Call& call) override {
     const Context::Current current(context_);
     Launch launch{&call, nullptr, {}, {}};
     const CUresult code = f_.cuModuleGetFunction(&launch.function, module_, call.symbol.c_str());

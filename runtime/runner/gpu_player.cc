@@ -36,7 +36,7 @@ class GpuPlayer : public Player {
     accelerator_->allocate(program_.sizes);
     compile(source);
     prepare_host();
-    for (const Call& call : program_.calls) launches_.push_back(accelerator_->prepare(call));
+    for (const Call& call : program_.calls) launches_.push_back(accelerator_->bind(call));
     upload(source);
     reset();
     play_preparations();
@@ -111,7 +111,7 @@ class GpuPlayer : public Player {
   }
 
   void play_preparations() {
-    for (const Call& call : program_.preparations) accelerator_->launch(accelerator_->prepare(call));
+    for (const Call& call : program_.preparations) accelerator_->launch(accelerator_->bind(call));
     accelerator_->wait();
   }
 

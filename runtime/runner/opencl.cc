@@ -109,11 +109,11 @@ Choice choose_device(bool allows_cpu) {
   std::string searched, found;
   for (const char* name : kLibraries) {
     Driver driver;
-    if (!driver.open(name)) {
-      searched += (searched.empty() ? "" : "; ") + driver.error();
-      continue;
-    }
-    searched += (searched.empty() ? "" : "; ") + std::string(name) + ": loaded";
+    const bool is_there = driver.open(name);
+    const bool is_opencl = is_there && driver.find("clGetPlatformIDs");  // Mali's library comes without it, too
+    const std::string what = is_there ? std::string(name) + (is_opencl ? ": loaded" : ": no OpenCL") : driver.error();
+    searched += (searched.empty() ? "" : "; ") + what;
+    if (!is_opencl) continue;
     const Functions f = load_functions(driver);
     for (const cl_device_id device : list_devices(f)) {
       if (is_gpu(f, device)) return {f, device};
@@ -123,7 +123,8 @@ Choice choose_device(bool allows_cpu) {
     }
   }
   if (allows_cpu && other.device) return other;
-  throw Error("no OpenCL GPU: found " + (found.empty() ? "no device" : found) + ". Looked for libraries: " + searched +
+  throw Error(std::string("no OpenCL ") + (allows_cpu ? "device" : "GPU") + ": found " +
+              (found.empty() ? "nothing" : found) + ". Looked for libraries: " + searched +
               ". Install the GPU's driver, or build the network for this machine's CPU");
 }
 
@@ -179,7 +180,7 @@ class OpenCl : public Accelerator {
                 ": clBuildProgram gave " + error_name(code) + ": " + build_log());
   }
 
-  std::size_t prepare(const Call& call) override {
+  std::size_t bind(const Call& call) override {
     cl_int code = 0;
     Owned<KernelHandle> kernel(f_.clCreateKernel(cl_program_.get(), call.symbol.c_str(), &code), f_.clReleaseKernel);
     if (code != CL_SUCCESS) {

@@ -245,7 +245,11 @@ DOUBLE cuDevicePrimaryCtxRetain(void** context, int) {
   return kSuccess;
 }
 
+#ifdef LIKE_CUDA_10
 DOUBLE cuDevicePrimaryCtxRelease(int) {
+#else
+DOUBLE cuDevicePrimaryCtxRelease_v2(int) {
+#endif
   ENTER_WITHOUT_CONTEXT();
   if (retained == 0 || current != 0) return kInvalidContext;
   if (--retained > 0) return kSuccess;

@@ -211,6 +211,24 @@ def test_without_a_driver_the_error_says_what_was_looked_for(cuda_bundle: Path, 
     assert "/usr/lib/aarch64-linux-gnu/tegra/libcuda.so.1" in words
 
 
+def test_a_library_without_opencl_is_named_and_passed_over(built: Path, frames: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.c").write_text("int nothing;\n")
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-shared",
+        "-o",
+        tmp_path / "libOpenCL.so.1",
+        tmp_path / "empty.c",
+    ]
+    subprocess.run(command, check=True)
+    environment = {"LD_LIBRARY_PATH": str(tmp_path)}
+    words = failed(svit_run(built, "--input", frames, *STEP, environment=environment), 1)
+    assert "no OpenCL device: found nothing. Looked for libraries: libOpenCL.so.1: no OpenCL; " in words
+
+
 def test_a_required_device_is_checked(built: Path, built_host_bundle: Path, frames: Path) -> None:
     inputs = ["--input", frames, *FAST]
     assert report(svit_run(built, *inputs, *STEP, "--require-device", "cpu"))["device"]["type"] == "cpu"
