@@ -7,7 +7,7 @@ from svitkit.boards.device_facts import MUSL, DeviceFacts
 from svitkit.boards.machine import read_machine
 from svitkit.boards.preflight import check_bundle, mismatches, missing_features
 from svitkit.errors import ConfigError
-from svitkit.manifest import Manifest, ModelMetadata, Normalization, TensorSpec
+from svitkit.manifest import GpuPlan, Manifest, ModelMetadata, Normalization, TensorSpec
 
 
 def bundle_for(name: str, **changes: object) -> Manifest:
@@ -45,6 +45,22 @@ def bundle_for(name: str, **changes: object) -> Manifest:
         files={},
     )
     return dataclasses.replace(manifest, **changes)
+
+
+def gpu_bundle_for(name: str, **changes: object) -> Manifest:
+    """A bundle for the GPU of a board: for none of this machine, which has one or has not."""
+    gpu = load_board(name).gpu
+    assert gpu is not None
+    plan = GpuPlan(
+        api=gpu.api,
+        architecture=gpu.architecture,
+        allows_cpu=gpu.allows_cpu,
+        precision="fp16",
+        launches=40,
+        prepared=3,
+        bytes_moved=1 << 20,
+    )
+    return bundle_for(name, gpu=plan, **changes)
 
 
 def test_a_single_file_runs_where_the_c_library_is_musl_or_old() -> None:
