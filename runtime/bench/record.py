@@ -23,6 +23,8 @@ from svitkit.runtime.bench.runner_report import RunnerDevice
 from svitkit.runtime.bench.streaming import Stream
 from svitkit.runtime.bench.sustained import Sustained
 
+CPU = "CPU"
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Memory:
@@ -213,14 +215,14 @@ class BenchRecord:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the network ran through the driver of a GPU, and not as machine code of the CPU."""
-        return self.ran_on is not None and self.ran_on.api != "cpu"
+        """Whether a GPU ran the network; a CPU that stands in for one is none."""
+        return self.ran_on is not None and self.ran_on.type == "gpu"
 
     @property
     def processor(self) -> str:
         """What ran the network, in words: ``CPU``, ``GPU Orin (CUDA 12.6)``, or a CPU that stood in for a GPU."""
         if self.ran_on is None or self.ran_on.api == "cpu":
-            return "CPU"
+            return CPU
         api = {"cuda": "CUDA", "opencl": "OpenCL"}[self.ran_on.api]
         return f"{self.ran_on.type.upper()} {self.ran_on.name} ({api} {self.ran_on.driver})"
 

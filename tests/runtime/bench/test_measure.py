@@ -658,7 +658,7 @@ def test_what_ran_in_place_of_a_gpu_is_an_emulated_record(
     assert record.valid, record.reasons
     assert (record.emulated, record.latency_ms.emulated, record.memory.emulated) == (True, True, True)
     assert record.device.startswith("OpenCL in place of a GPU on ")
-    assert (record.on_gpu, record.processor) == (True, "CPU pthread-EPYC (OpenCL 3.1)")
+    assert (record.on_gpu, record.processor) == (False, "CPU pthread-EPYC (OpenCL 3.1)")
     assert len(record.samples_ns) == measure.EMULATED_REPEAT
     assert record.stability is None
 
