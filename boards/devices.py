@@ -42,6 +42,19 @@ def check_gpu_threads(threads: int | str | None) -> None:
         )
 
 
+def check_predictable(board: Board, device: Device) -> None:
+    """Refuses to predict latencies of a GPU: the cost model knows what kernels cost on CPUs.
+
+    Raises:
+        ConfigError: it would be one.
+    """
+    if device == "gpu" or board.stands_in_for_gpu:
+        raise ConfigError(
+            f"objective 'latency' is predicted for CPUs alone, and not for the GPU of {board.name}. Say --objective "
+            "macs or memory."
+        )
+
+
 def with_gpu(board: Board) -> Board:
     """Returns a board with its GPU; that of this machine is asked of the drivers.
 

@@ -4,7 +4,8 @@ import pytest
 
 from svitkit.boards import devices
 from svitkit.boards.board import load_board
-from svitkit.boards.devices import check_gpu_threads, choose_device, find_gpu, with_gpu
+from svitkit.boards.devices import check_gpu_threads, check_predictable, choose_device, find_gpu, with_gpu
+from svitkit.boards.gpu import Device
 from svitkit.boards.gpu_devices import Found, GpuDevice
 from svitkit.errors import ConfigError
 
@@ -79,3 +80,10 @@ def test_threads_share_no_work_of_a_gpu(threads: int | str) -> None:
         check_gpu_threads(threads)
     check_gpu_threads(None)
     check_gpu_threads(1)
+
+
+@pytest.mark.parametrize(("board", "device"), [("pocl", "cpu"), ("jetson-orin-nano", "gpu")])
+def test_what_a_gpu_takes_is_not_predicted(board: str, device: Device) -> None:
+    with pytest.raises(ConfigError, match=f"predicted for CPUs alone, and not for the GPU of {board}"):
+        check_predictable(load_board(board), device)
+    check_predictable(load_board("jetson-orin-nano"), "cpu")
