@@ -91,8 +91,10 @@ def cuda_devices() -> Iterator[GpuDevice]:
     _require(cuda.cuDeviceGetCount(ctypes.byref(count)), "cuDeviceGetCount")
     if count.value == 0:
         raise DriverError(f"{CUDA_LIBRARY} is there and offers no device")
-    for device in range(count.value):
-        name, major, minor = ctypes.create_string_buffer(TEXT_BYTES), ctypes.c_int(), ctypes.c_int()
+    for number in range(count.value):
+        device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+        name = ctypes.create_string_buffer(TEXT_BYTES)
+        _require(cuda.cuDeviceGet(ctypes.byref(device), number), "cuDeviceGet")
         _require(cuda.cuDeviceGetName(name, TEXT_BYTES, device), "cuDeviceGetName")
         for value, attribute in ((major, CU_MAJOR), (minor, CU_MINOR)):
             _require(cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device), "cuDeviceGetAttribute")

@@ -34,6 +34,9 @@ class Cuda:
     def cuDeviceGetCount(self, count: Any) -> int:
         return write(count, self.count)
 
+    def cuDeviceGet(self, device: Any, number: int) -> int:
+        return write(device, number)
+
     def cuDeviceGetName(self, name: Any, size: int, device: int) -> int:
         name.value = b"Orin"
         return 0
