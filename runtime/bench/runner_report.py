@@ -89,6 +89,23 @@ class EnergyReport:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunnerDevice:
+    """What a network really ran on.
+
+    Attributes:
+        api: ``cpu`` for machine code; else the driver that played the program.
+        type: ``gpu``, or ``cpu``, which an OpenCL device can be as well.
+        name: as the driver says it; empty for machine code.
+        driver: its version and what it does; empty for machine code.
+    """
+
+    api: Literal["cpu", "cuda", "opencl"]
+    type: Literal["cpu", "gpu"]
+    name: str
+    driver: str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class LayerTime:
     """One kernel call of the network, over the inferences of a profile.
 
@@ -108,22 +125,6 @@ class LayerTime:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RunnerDevice:
-    """The device that ran the network.
-
-    Attributes:
-        api: how it was reached; ``cpu`` without a driver.
-        type: what it is; OpenCL may offer a CPU.
-        name, driver: as the driver calls it, and the driver's version; empty where there is no driver.
-    """
-
-    api: Literal["cpu", "cuda", "opencl"]
-    type: Literal["cpu", "gpu"]
-    name: str
-    driver: str
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunnerReport:
     """What ``svit-run`` prints.
 
@@ -137,6 +138,9 @@ class RunnerReport:
         floor_bytes: what a network of no size would take: libraries, machine code, one input and one output.
         weights_resident_bytes: of the mapped weights, whole pages.
         weights_bytes, state_bytes, workspace_bytes: the static memory plan.
+        device: what the network ran on; None of an earlier svit-run, which knew CPUs alone.
+        system_memory_bytes: the most by which the whole system's available memory became less from before loading until
+            the network was warm; counts whatever else ran meanwhile. None on a CPU, or where the kernel does not tell.
         cpu_features: CPU features by their names in /proc/cpuinfo, as the kernel told the program.
         threads: threads that shared the work.
         accuracy_samples: number of inputs that were run.
@@ -144,9 +148,6 @@ class RunnerReport:
         profile_overhead_ns: what the clock adds to every call of the profile.
         profile_p50_ns: median of the profile's inferences as a whole.
         sustained, stream, energy: further phases, if they were asked for.
-        device: what ran the network; None from bundles of older versions.
-        system_memory_bytes: by which the system's free memory shrank while the bundle was loaded and warmed up; of
-            programs for GPUs alone.
     """
 
     load_ns: int
@@ -162,6 +163,8 @@ class RunnerReport:
     weights_bytes: int
     state_bytes: int
     workspace_bytes: int
+    device: RunnerDevice | None = None
+    system_memory_bytes: int | None = None
     cpu_features: tuple[str, ...]
     threads: int
     accuracy_samples: int | None = None
@@ -171,8 +174,6 @@ class RunnerReport:
     sustained: SustainedReport | None = None
     stream: StreamReport | None = None
     energy: EnergyReport | None = None
-    device: RunnerDevice | None = None
-    system_memory_bytes: int | None = None
 
 
 def parse_report(text: str) -> RunnerReport:
