@@ -223,8 +223,7 @@ class BenchRecord:
         """What ran the network, in words: ``CPU``, ``GPU Orin (CUDA 12.6)``, or a CPU that stood in for a GPU."""
         if self.ran_on is None or self.ran_on.api == "cpu":
             return CPU
-        api = {"cuda": "CUDA", "opencl": "OpenCL"}[self.ran_on.api]
-        return f"{self.ran_on.type.upper()} {self.ran_on.name} ({api} {self.ran_on.driver})"
+        return f"{self.ran_on.type.upper()} {self.ran_on.name} ({self.ran_on.driver})"
 
 
 def record_json(record: BenchRecord) -> str:

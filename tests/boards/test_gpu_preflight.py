@@ -131,7 +131,7 @@ def test_a_soc_counts_for_a_bundle_of_the_cpu_too() -> None:
 @pytest.mark.parametrize("name", ["jetson-nano", "jetson-orin-agx"])
 def test_a_device_without_the_cuda_driver_is_told_what_was_looked_for(name: str) -> None:
     said = refused(facts_of(name, drivers=()), name)
-    assert "it has no libcuda.so.1; looked for it in the loader's cache, /usr/lib/*/tegra" in said
+    assert "it has no libcuda.so.1; looked for in the loader's cache, /usr/lib/*/tegra" in said
     assert "install NVIDIA's CUDA driver, which is part of JetPack, or build for its CPU" in said
 
 
@@ -140,12 +140,13 @@ def test_a_driver_of_another_kind_is_none() -> None:
     assert "it has no libcuda.so.1" in refused(facts_of("jetson-nano", drivers=drivers), "jetson-nano")
 
 
-def test_malis_own_library_is_no_opencl_library_and_it_is_said_where_it_lies() -> None:
-    rock = facts_of("rock-5b", drivers=(f"{LIB}/libmali.so.1",))
-    said = refused(rock, "rock-5b")
-    assert "it has no libOpenCL.so.1" in said
-    assert f"({LIB}/libmali.so.1 is there: let libOpenCL.so.1 lead to it)" in said
-    assert "libmali" not in refused(facts_of("rock-5b", drivers=()), "rock-5b")
+def test_opencl_is_a_loader_of_drivers_or_malis_own_library() -> None:
+    for library in ("libOpenCL.so.1", "libmali.so.1"):
+        rock = facts_of("rock-5b", drivers=(f"{LIB}/{library}",))
+        check_device(rock, load_board("rock-5b"), gpu_bundle_for("rock-5b"), 1)
+    said = refused(facts_of("rock-5b", drivers=(f"{LIB}/libcuda.so.1",)), "rock-5b")
+    assert "it has no libOpenCL.so.1 or libOpenCL.so or libmali.so.1 or libmali.so; looked for in" in said
+    assert "install an OpenCL driver of its GPU, or build for its CPU" in said
 
 
 def test_a_jetpack_that_is_too_old_is_named_with_the_oldest_that_will_do() -> None:

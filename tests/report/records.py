@@ -26,7 +26,7 @@ from svitkit.runtime.bench.sustained import Sustained, SustainedWindow
 from tests.runtime.bundles import metadata
 
 MILLISECOND = 1_000_000
-ORIN = RunnerDevice(api="cuda", type="gpu", name="Orin", driver="12.6")
+ORIN = RunnerDevice(api="cuda", type="gpu", name="Orin", driver="CUDA 12.6")
 KIBIBYTE = 1024
 
 

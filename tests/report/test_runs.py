@@ -218,6 +218,6 @@ def test_cpu_and_gpu_of_a_board_are_two_places_and_no_run_passes_for_the_other(t
 
 
 def test_what_ran_in_place_of_a_gpu_is_an_emulated_one():
-    pocl = RunnerDevice(api="opencl", type="cpu", name="pthread-EPYC", driver="3.1")
+    pocl = RunnerDevice(api="opencl", type="cpu", name="pthread-EPYC", driver="OpenCL 3.1")
     (title,) = by_place([run("a", record(board="pocl", emulated=True, ran_on=pocl))])
     assert title == "pocl (emulated)"

@@ -165,5 +165,5 @@ def test_a_run_on_the_gpu_is_not_slower_or_bigger_than_one_on_the_cpu() -> None:
 
 
 def test_another_version_of_a_gpus_driver_is_another_condition() -> None:
-    newer = measured(ran_on=replace(ORIN, driver="12.8"))
+    newer = measured(ran_on=replace(ORIN, driver="CUDA 12.8"))
     assert "now GPU Orin (CUDA 12.8)" in (compare(measured(ran_on=ORIN), newer)["latency"].reason or "")

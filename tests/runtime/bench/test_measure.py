@@ -608,8 +608,8 @@ def test_operations_that_spikes_cause_are_told_beside_dense_ones() -> None:
     assert verdict.count_operations(cast(Manifest, SimpleNamespace(kernels=layers[2:]))) is None
 
 
-ORIN = {"api": "cuda", "type": "gpu", "name": "Orin", "driver": "12.6"}
-POCL = {"api": "opencl", "type": "cpu", "name": "pthread-EPYC", "driver": "3.1"}
+ORIN = {"api": "cuda", "type": "gpu", "name": "Orin", "driver": "CUDA 12.6"}
+POCL = {"api": "opencl", "type": "cpu", "name": "pthread-EPYC", "driver": "OpenCL 3.1"}
 
 
 def on_gpu(bundle: Path, board: Board) -> Path:

@@ -235,7 +235,7 @@ def test_a_record_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
     assert read_record(tmp_path / "record.json") == record()
 
 
-ORIN = RunnerDevice(api="cuda", type="gpu", name="Orin", driver="12.6")
+ORIN = RunnerDevice(api="cuda", type="gpu", name="Orin", driver="CUDA 12.6")
 
 
 def gpu_record(**changes: object) -> BenchRecord:
@@ -246,7 +246,9 @@ def gpu_record(**changes: object) -> BenchRecord:
 
 def test_the_bytes_of_a_gpus_record_are_fixed_and_it_comes_back_from_disk(tmp_path: Path) -> None:
     device = '  "device": "Raspberry Pi 4 Model B Rev 1.4",\n'
-    ran_on = '  "ran_on": {\n    "api": "cuda",\n    "type": "gpu",\n    "name": "Orin",\n    "driver": "12.6"\n  },\n'
+    ran_on = (
+        '  "ran_on": {\n    "api": "cuda",\n    "type": "gpu",\n    "name": "Orin",\n    "driver": "CUDA 12.6"\n  },\n'
+    )
     peak = '"vm_hwm_bytes": 5242880'
     wanted = GOLDEN_BYTES.replace(device, device + ran_on).replace('"threads": 2', '"threads": 1')
     wanted = wanted.replace(peak, f'{peak},\n    "system_bytes": 52428800')
