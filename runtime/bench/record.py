@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from svitkit.boards.gpu import Device
 from svitkit.errors import ConfigError
 from svitkit.files import write_text
 from svitkit.manifest import from_json
@@ -219,9 +220,14 @@ class BenchRecord:
         return self.ran_on is not None and self.ran_on.type == "gpu"
 
     @property
+    def built_as(self) -> Device:
+        """The device that the bundle was built for; a CPU may have stood in for a GPU."""
+        return "cpu" if self.ran_on is None or self.ran_on.api == "cpu" else "gpu"
+
+    @property
     def processor(self) -> str:
         """What ran the network, in words: ``CPU``, ``GPU Orin (CUDA 12.6)``, or a CPU that stood in for a GPU."""
-        if self.ran_on is None or self.ran_on.api == "cpu":
+        if self.ran_on is None or self.built_as == "cpu":
             return CPU
         return f"{self.ran_on.type.upper()} {self.ran_on.name} ({self.ran_on.driver})"
 
