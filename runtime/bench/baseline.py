@@ -30,7 +30,8 @@ class Baseline:
     def find(self, run: RunKey, family: str, mode: str, device: Device = "cpu") -> list[BenchRecord]:
         """Returns what a run is compared with: the same bundle's records from the same place, the oldest first.
 
-        What was built for the CPU is not compared with what was built for a GPU, whatever their names. A record alone does not know its bundle's name, so it counts for any bundle of its family and mode there.
+        What was built for the CPU is not compared with what was built for a GPU. A record alone does not know its
+        bundle's name, so it counts for any bundle of its family and mode there.
         """
         alone = self.record
         if alone is None:
