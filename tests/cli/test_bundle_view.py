@@ -174,11 +174,13 @@ def test_lists_and_the_layer_of_the_same_name_have_their_own_predictions(bundle:
 
 LAUNCHES = """\
 device cuda 87 kernels.ptx
-prepare transpose stem 1 1 1 32 1 1 2 1 3
-launch scale stem 1 1 1 32 1 1 3 0 1 3
-launch fire fire 1 1 1 32 1 1 4 3 2 4 6
-launch count head 1 1 1 32 1 1 2 4 5
+tensor 7 turned float32 workspace 320 1 8
+prepare turn stem 1 1 1 32 1 1 2 1 7
+launch scale stem 1 1 1 32 1 1 3 3 7 0
+launch fire fire 1 1 1 32 1 1 4 6 4 3 2
+launch count head 1 1 1 32 1 1 2 5 4
 """
+"""A kernel's arguments have no order that says which it writes."""
 PLAN = GpuPlan(
     api="cuda",
     architecture="sm_87",
@@ -213,10 +215,10 @@ def test_a_bundle_for_a_gpu_says_what_it_asks_of_it_in_each_step_and_in_an_infer
         "bytes_moved_estimate": 8192,
         "device_memory_bytes": 384,
     }
-    assert [(layer["layer"], layer["kernel"]) for layer in result["layers"]] == [
-        ("stem", "scale"),
-        ("fire", "fire"),
-        ("head", "count"),
+    assert [(layer["layer"], layer["kernel"], layer["shape"], layer["dtype"]) for layer in result["layers"]] == [
+        ("stem", "scale", (8,), "float32"),
+        ("fire", "fire", (1, 1, 8), "uint8"),
+        ("head", "count", (2,), "float32"),
     ]
     text = shown(bundle)
     assert line(text, "launches per inference").split(maxsplit=3)[3].strip() == "12 (3 in each of 4 time steps)"
