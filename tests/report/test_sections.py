@@ -61,6 +61,9 @@ def test_the_processor_that_ran_stands_beside_every_run():
     assert (on_cpu["ran on"], on_gpu["ran on"]) == ("CPU", "GPU Orin (CUDA 12.6)")
     assert on_gpu["memory of the system"] == "51,200 KiB less free, by all programs and drivers"
     assert "memory of the system" not in on_cpu
+    said, alone = (only(overview(shown), Paragraph)[0].text for shown in (runs, runs[:1]))
+    assert "CPU and GPU of a board count as two boards" in said
+    assert "GPU" not in alone
 
 
 def test_the_front_is_a_staircase_through_those_that_nothing_beats():
