@@ -203,7 +203,9 @@ def _constant(operand: str, dtype: np.dtype[Any]) -> Array:
 def _writer(kernel: Kernel, name: str, kind: str) -> _Write:
     """What puts values into a register, which may be wider: then signed ones keep their sign, others get zeros."""
     dtype, width = TYPES[kind], kernel.registers[name]
-    if width != (1 if kind == "pred" else max(width, 8 * dtype.itemsize)) or (dtype.kind == "f" and width != int(kind[1:])):
+    if width != (1 if kind == "pred" else max(width, 8 * dtype.itemsize)) or (
+        dtype.kind == "f" and width != int(kind[1:])
+    ):
         raise PtxError(f"{name} of {width} bits takes no {kind}")
     wide = dtype if dtype.kind in "fb" else np.dtype(f"{dtype.kind}{width // 8}")
     bits = wide if wide == bool else np.dtype(f"u{width // 8}")

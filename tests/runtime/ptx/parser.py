@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-_ENTRY = re.compile(r"^\.visible \.entry (\w+)\((.*?)\)\s*(?:\.maxntid ([\d, ]+))?\s*\n\{\n(.*?)^\}", re.DOTALL | re.MULTILINE)
+_ENTRY = re.compile(
+    r"^\.visible \.entry (\w+)\((.*?)\)\s*(?:\.maxntid ([\d, ]+))?\s*\n\{\n(.*?)^\}", re.DOTALL | re.MULTILINE
+)
 _PARAMETER = re.compile(r"^\s*\.param \.[bu]64 (?:\.ptr (?:\.\w+ )*(?:\.align \d+ )?)?(\w+)$")
 _REGISTERS = re.compile(r"^\.reg \.(\w+)\s+(%\w+)<(\d+)>$")
 _LABEL = re.compile(r"^(\$\w+):$")
