@@ -193,7 +193,7 @@ def _reader(kernel: Kernel, operand: str, kind: str) -> _Read:
 
 def _constant(operand: str, dtype: np.dtype[Any]) -> Array:
     found = _CONSTANT.match(operand)
-    fits = found is not None and dtype != bool and (dtype.itemsize == 4 if found["float"] else dtype.kind != "f")
+    fits = found is not None and dtype.kind != "b" and (dtype.itemsize == 4 if found["float"] else dtype.kind != "f")
     if found is None or not fits:
         raise PtxError(f"{operand} is no {dtype}")
     bits = int(found["float"], 16) if found["float"] else int(found["integer"], 0)
@@ -208,7 +208,7 @@ def _writer(kernel: Kernel, name: str, kind: str) -> _Write:
     ):
         raise PtxError(f"{name} of {width} bits takes no {kind}")
     wide = dtype if dtype.kind in "fb" else np.dtype(f"{dtype.kind}{width // 8}")
-    bits = wide if wide == bool else np.dtype(f"u{width // 8}")
+    bits = wide if wide.kind == "b" else np.dtype(f"u{width // 8}")
 
     def write(state: State, values: Array) -> None:
         values = values.astype(wide, copy=False).view(bits)

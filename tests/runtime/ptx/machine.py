@@ -1,7 +1,7 @@
 """Executes kernels in PTX, instruction by instruction for all threads of a launch at once.
 
-Registers are arrays over threads. Of the blocks that threads wait at, the first one in the text is executed next, by all
-threads that wait there: threads that a branch has parted meet again as soon as they can.
+Registers are arrays over threads. Of the blocks that threads wait at, the first one in the text is executed next, by
+all threads that wait there: threads that a branch has parted meet again as soon as they can.
 """
 
 from __future__ import annotations
