@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ _INTEGERS: dict[str, Callable[..., Array]] = {
     "max": np.maximum,
     "not": np.invert,
     "neg": np.negative,
+    "abs": np.abs,
 }
 _COMPARISONS: dict[str, Callable[..., Array]] = {
     "eq": np.equal,
@@ -65,6 +67,7 @@ class Operation:
     result: str
 
 
+@cache
 def operation(opcode: tuple[str, ...]) -> Operation:
     """Finds an instruction by the parts of its name.
 
@@ -76,7 +79,7 @@ def operation(opcode: tuple[str, ...]) -> Operation:
             return Operation(np.copy, (kind,), kind)
         case ("add" | "sub" | "and" | "or" | "xor" | "min" | "max" as name, kind) if kind[0] != "f":
             return Operation(_INTEGERS[name], (kind, kind), kind)
-        case ("not" | "neg" as name, kind):
+        case ("not" | "neg" | "abs" as name, kind):
             return Operation(_INTEGERS[name], (kind,), kind)
         case ("mul", "lo", kind):
             return Operation(np.multiply, (kind, kind), kind)
@@ -95,8 +98,6 @@ def operation(opcode: tuple[str, ...]) -> Operation:
             return Operation(_permute_bytes, ("b32", "b32", "b32"), "b32")
         case ("popc", "b32"):
             return Operation(np.bitwise_count, ("b32",), "u8")
-        case ("clz", "b32"):
-            return Operation(_leading_zeros, ("b32",), "u32")
         case ("setp", name, kind):
             return Operation(_comparison(name, kind), (kind, kind), "pred")
         case ("selp", kind):
@@ -160,18 +161,12 @@ def _bit_field(a: Array, position: Array, length: Array) -> Array:
 
 
 def _permute_bytes(a: Array, b: Array, selector: Array) -> Array:
-    both = a.astype(np.uint64) | b.astype(np.uint64) << np.uint64(32)
-    result = np.zeros_like(a)
-    for place in range(4):
-        chosen = (selector >> np.uint32(4 * place)).astype(np.uint64)
-        byte = (both >> ((chosen & 7) * 8)).astype(np.uint8)
-        sign = (byte.view(np.int8) >> 7).view(np.uint8)
-        result |= np.where(chosen & 8, sign, byte).astype(np.uint32) << np.uint32(8 * place)
-    return result
-
-
-def _leading_zeros(a: Array) -> Array:
-    return (32 - np.frexp(a.astype(np.float64))[1]).astype(np.uint32)
+    if len(selector) != 1:
+        raise PtxError("another choice of bytes for each thread is not known")
+    chosen = int(selector[0]) >> np.arange(0, 16, 4)
+    words = np.stack(np.broadcast_arrays(a, b), axis=1)
+    picked = words.view(np.int8)[:, chosen & 7]
+    return np.where(chosen & 8, picked >> 7, picked).astype(np.int8).view(np.uint32)[:, 0]
 
 
 def _comparison(name: str, kind: str) -> Callable[..., Array]:
