@@ -166,7 +166,7 @@ def _permute_bytes(a: Array, b: Array, selector: Array) -> Array:
     chosen = int(selector[0]) >> np.arange(0, 16, 4)
     words = np.stack(np.broadcast_arrays(a, b), axis=1)
     picked = words.view(np.int8)[:, chosen & 7]
-    return np.where(chosen & 8, picked >> 7, picked).astype(np.int8).view(np.uint32)[:, 0]
+    return np.ascontiguousarray(np.where(chosen & 8, picked >> 7, picked)).view(np.uint32)[:, 0]
 
 
 def _comparison(name: str, kind: str) -> Callable[..., Array]:
