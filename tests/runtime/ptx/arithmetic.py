@@ -86,14 +86,14 @@ def operation(opcode: tuple[str, ...]) -> Operation:
         case ("mul", "wide", kind):
             wide = f"{kind[0]}{2 * int(kind[1:])}"
             return Operation(lambda a, b: a.astype(TYPES[wide]) * b, (kind, kind), wide)
-        case ("mul", "hi", "u32" | "u64" as kind):
-            return Operation(_high_u32 if kind == "u32" else _high_u64, (kind, kind), kind)
+        case ("mul", "hi", kind):
+            return Operation(_high_u64 if kind == "u64" else _high, (kind, kind), kind)
         case ("mad", "lo", kind):
             return Operation(lambda a, b, c: a * b + c, (kind, kind, kind), kind)
         case ("shl" | "shr" as name, kind):
             return Operation(_left if name == "shl" else _right, (kind, "u32"), kind)
-        case ("bfe", "u32"):
-            return Operation(_bit_field, ("u32", "u32", "u32"), "u32")
+        case ("bfe", "u32" | "s32" as kind):
+            return Operation(_bit_field, (kind, "u32", "u32"), kind)
         case ("prmt", "b32"):
             return Operation(_permute_bytes, ("b32", "b32", "b32"), "b32")
         case ("popc", "b32"):
@@ -132,8 +132,11 @@ def fused_multiply_add(a: Array, b: Array, c: Array) -> Array:
     return total.astype(np.float32)
 
 
-def _high_u32(a: Array, b: Array) -> Array:
-    return ((a.astype(np.uint64) * b) >> 32).astype(np.uint32)
+def _high(a: Array, b: Array) -> Array:
+    if a.itemsize > 4:
+        raise PtxError(f"the upper half of a product of {a.dtype} is not known")
+    wide = np.dtype(f"{a.dtype.kind}{2 * a.itemsize}")
+    return (a.astype(wide) * b >> 8 * a.itemsize).astype(a.dtype)
 
 
 def _high_u64(a: Array, b: Array) -> Array:
@@ -156,8 +159,10 @@ def _right(a: Array, amount: Array) -> Array:
 
 
 def _bit_field(a: Array, position: Array, length: Array) -> Array:
-    mask = _left(np.ones_like(a), length & 0xFF) - np.uint32(1)
-    return _right(a, position & 0xFF) & mask
+    """The field at the top, where its sign is, and then down; beyond the word there are zeros, or the word's sign."""
+    position, length = position & 0xFF, length & 0xFF
+    above = np.uint32(32) - np.minimum(position + length, np.uint32(32))
+    return np.where(length == 0, 0, _right(_left(a, above), above + position)).astype(a.dtype)
 
 
 def _permute_bytes(a: Array, b: Array, selector: Array) -> Array:
