@@ -189,11 +189,11 @@ def located(address: Expr, extents: Sequence[int], strides: Sequence[int]) -> li
     """The loops' variables at which a dense buffer's element is; rows may be filled up behind their end."""
     order = sorted((index for index, extent in enumerate(extents) if extent > 1), key=lambda index: -strides[index])
     loops: list[Expr] = [T.int32(0)] * len(extents)
-    outer = None
+    rest = address
     for index in order:
-        rest = address if outer is None else T.truncmod(address, T.int32(outer))
-        outer = strides[index]
-        loops[index] = rest if outer == 1 else T.truncdiv(rest, T.int32(outer))
+        stride = strides[index]
+        loops[index] = rest if stride == 1 else T.truncdiv(rest, T.int32(stride))
+        rest = T.truncmod(rest, T.int32(stride))  # of rows, which need not be multiples of what is in them
     return loops
 
 
