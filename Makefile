@@ -12,7 +12,7 @@ SYSROOT := /usr/aarch64-linux-gnu/lib/libc.so.6
 .PHONY: setup demo report test test-slow fuzz check check-wheel constraints clean
 .DELETE_ON_ERROR:
 
-setup: .venv/.installed .venv/.emulator .venv/.sshd
+setup: .venv/.installed .venv/.emulator .venv/.sshd .venv/.pocl
 
 .venv/.installed: pyproject.toml constraints.txt svitkit/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -30,6 +30,11 @@ setup: .venv/.installed .venv/.emulator .venv/.sshd
 # The tests of boards over SSH start an sshd of their own. Without it they are skipped.
 .venv/.sshd: scripts/install_sshd scripts/install_packages | .venv/.installed
 	@scripts/install_sshd
+	@touch $@
+
+# The tests of programs for GPUs run them on the CPU, through OpenCL. Without it they are skipped.
+.venv/.pocl: scripts/install_pocl scripts/install_packages | .venv/.installed
+	@scripts/install_pocl
 	@touch $@
 
 # The tests of reports open them in Chromium. Without it they are skipped.

@@ -33,6 +33,12 @@ class FrameShape(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_size_t) for name in ("frames", "height", "width", "channels", "bytes"))
 
 
+class DeviceInfo(ctypes.Structure):
+    """``svit_device_info`` of svit.h."""
+
+    _fields_ = tuple((name, ctypes.c_char_p) for name in ("api", "type", "name", "driver"))
+
+
 Layout = Literal["hwc", "chw"]
 LAYOUTS: tuple[Layout, ...] = ("hwc", "chw")
 """``svit_layout`` of svit.h, by number."""
@@ -45,6 +51,7 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "svit_free": (None, (_POINTER,)),
     "svit_input": (Tensor, (_POINTER,)),
     "svit_output": (Tensor, (_POINTER,)),
+    "svit_device": (DeviceInfo, (_POINTER,)),
     "svit_reset": (_STATUS, (_POINTER,)),
     "svit_step": (_STATUS, (_POINTER, _POINTER, _SIZE, _POINTER, _SIZE)),
     "svit_frame": (FrameShape, (_POINTER,)),

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from svitkit.errors import ConfigError, RunError, VerificationError, unknown_name
 from svitkit.manifest import Manifest, check_files, read_manifest
 from svitkit.parts import is_single_file
-from svitkit.runtime.libsvit import LAYOUTS, FrameShape, Layout, Tap, TapCallback, Tensor, load_library
+from svitkit.runtime.bench.runner_report import RunnerDevice
+from svitkit.runtime.libsvit import LAYOUTS, DeviceInfo, FrameShape, Layout, Tap, TapCallback, Tensor, load_library
 
 Float32Array = NDArray[np.float32]
 Spikes = dict[str, NDArray[np.uint8]]
@@ -59,11 +60,12 @@ class Session:
     """A loaded bundle with its neuron states. For one thread at a time.
 
     Args:
-        bundle: the bundle directory, built for this machine's architecture.
+        bundle: the bundle directory, built for this machine's architecture and, if for a GPU, for its GPU.
         threads: threads that share the work of an inference, this one counted; more than CPUs are slower.
 
     Raises:
-        ConfigError: no bundle, built for another architecture or for fewer threads, or libsvit cannot load it.
+        ConfigError: no bundle, built for another architecture or for fewer threads, or libsvit cannot load it, as
+            where there is no such GPU.
         VerificationError: a file differs from the manifest. Nothing was loaded then.
     """
 
@@ -100,6 +102,17 @@ class Session:
         handle, self._handle = getattr(self, "_handle", None), None
         if handle is not None:
             self._library.svit_free(handle)
+
+    @property
+    def device(self) -> RunnerDevice:
+        """What the network runs on."""
+        found: DeviceInfo = self._library.svit_device(self._open_handle())
+        return RunnerDevice(
+            api=found.api.decode(),
+            type=found.type.decode(),
+            name=found.name.decode(errors="replace"),
+            driver=found.driver.decode(errors="replace"),
+        )
 
     def reset(self) -> None:
         """Sets every neuron state to its initial value."""

@@ -89,6 +89,23 @@ class EnergyReport:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class RunnerDevice:
+    """What a network really ran on.
+
+    Attributes:
+        api: ``cpu`` for machine code; else the driver that played the program.
+        type: ``gpu``, or ``cpu``, which an OpenCL device can be as well.
+        name: as the driver says it; empty for machine code.
+        driver: its version and what it does; empty for machine code.
+    """
+
+    api: Literal["cpu", "cuda", "opencl"]
+    type: Literal["cpu", "gpu"]
+    name: str
+    driver: str
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class LayerTime:
     """One kernel call of the network, over the inferences of a profile.
 
@@ -137,6 +154,9 @@ class RunnerReport:
         floor_bytes: what a network of no size would take: libraries, machine code, one input and one output.
         weights_resident_bytes: of the mapped weights, whole pages.
         weights_bytes, state_bytes, workspace_bytes: the static memory plan.
+        device: what the network ran on; None of an earlier svit-run, which knew CPUs alone.
+        system_memory_bytes: the most by which the whole system's available memory became less from before loading until
+            the network was warm; counts whatever else ran meanwhile. None on a CPU, or where the kernel does not tell.
         cpu_features: CPU features by their names in /proc/cpuinfo, as the kernel told the program.
         threads: threads that shared the work.
         accuracy_samples: number of inputs that were run.
@@ -162,6 +182,8 @@ class RunnerReport:
     weights_bytes: int
     state_bytes: int
     workspace_bytes: int
+    device: RunnerDevice | None = None
+    system_memory_bytes: int | None = None
     cpu_features: tuple[str, ...]
     threads: int
     accuracy_samples: int | None = None

@@ -1,7 +1,7 @@
-"""The tiny network of :mod:`tests.runtime.bundles` for a GPU, written by hand, with everything that such a program can say.
+"""The tiny network of :mod:`tests.runtime.bundles` for a GPU, by hand, with everything that such a program can say.
 
-Its weights are stored without their zero and, once expanded, turned around when the bundle is loaded; the layer ``fire``
-shows its spikes as bytes, ``rows`` packed with a word for each neuron, ``bits`` packed into one word.
+Its weights are stored without their zero and, once expanded, turned around when the bundle is loaded; the layer
+``fire`` shows its spikes as bytes, ``rows`` packed with a word for each neuron, ``bits`` packed into one word.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def metadata(mode: Mode = "step") -> ModelMetadata:
 
 
 def make_bundle(path: Path, *, device: str = "opencl any kernels.cl", mode: Mode = "step") -> Path:
-    """Writes the bundle directory; both kinds of device have their kernels in OpenCL C (see ``libcuda_double.c``)."""
+    """Writes the bundle directory; both kinds of device have their kernels in OpenCL C (see ``cuda_double.cc``)."""
     path.mkdir(parents=True)
     runner = build_runner(bundles.HOST)
     shutil.copy(runner.svit_run, path / "svit-run")
