@@ -170,13 +170,13 @@ def threads(gpu: Gpu, extents: Sequence[int], row: int = 1) -> Iterator[list[Exp
     """Opens one thread for each turn of some loops, and yields the loops' variables.
 
     Where spikes are packed, the last ``row`` loops run along one row of channels, which is filled up to whole words
-    with threads that compute the last channel again and store nothing.
+    with threads that compute the last channel again and store nothing; without such a loop a row has one channel.
     """
     if not gpu.packs:
         with _single_threads(gpu, prod(extents)) as number:
             yield position_of(number, extents)
         return
-    rows, inner = extents[:-row], extents[-row:]
+    rows, inner = extents[: len(extents) - row], extents[len(extents) - row :]
     channels = prod(inner)
     whole = whole_words(channels)
     with warps(gpu, prod(rows) * whole // WORD) as warp:

@@ -12,7 +12,19 @@ from typing import Literal
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, allocate, as_float, assign, divide, dot, function, nest, put, shared_nest
+from svitkit.runtime.kernels.emit import (
+    Expr,
+    allocate,
+    as_float,
+    assign,
+    divide,
+    dot,
+    function,
+    nest,
+    put,
+    real,
+    shared_nest,
+)
 from svitkit.runtime.kernels.panels import panel_runs
 
 LANES = 32
@@ -94,7 +106,7 @@ def build_elementwise(spec: ElementwiseSpec) -> Expr:
             elif spec.constant is not None and spec.operator == "div":
                 value = divide(value, spec.constant)
             elif spec.constant is not None:
-                value = _combine(spec.operator, value, T.float32(spec.constant), dtype)
+                value = _combine(spec.operator, value, real(spec.constant), dtype)
             elif spec.operator != "copy":
                 value = _combine(spec.operator, value, _load(sources[1], spec.operands[1], loops, dtype), dtype)
             put(out, dot(loops, spec.out.strides), value)
@@ -108,8 +120,8 @@ def build_quantize(spec: QuantizeSpec) -> Expr:
 
     def body(x: Expr, out: Expr) -> None:
         with shared_nest(spec.extents) as loops:
-            level = T.nearbyint(_load(x, spec.x, loops, "float32") / T.float32(spec.scale))
-            level = T.max(T.min(level + T.float32(spec.zero_point), T.float32(255)), T.float32(0))
+            level = T.nearbyint(_load(x, spec.x, loops, "float32") / real(spec.scale))
+            level = T.max(T.min(level + real(spec.zero_point), T.float32(255)), T.float32(0))
             put(out, dot(loops, spec.out.strides), T.cast(T.cast(level, "int32"), "uint8"))
 
     return function([("x", spec.x.elements, spec.x.dtype), ("out", spec.out.elements, "uint8")], body)
@@ -128,7 +140,7 @@ def build_reduce(spec: ReduceSpec) -> Expr:
 
         def finish(total: Expr, j: Expr) -> Expr:
             value = as_float(total[j], dtype) if spec.out.dtype == "float32" else total[j]
-            return value if spec.divisor == 1 else value / T.float32(spec.divisor)
+            return value if spec.divisor == 1 else value / real(spec.divisor)
 
         accumulate(spec.extents, spec.out, out, dtype, add, finish)
 

@@ -31,7 +31,7 @@ from svitkit.runtime.lowering.layers import (
 )
 from svitkit.runtime.lowering.translation import Lowering
 from svitkit.runtime.program import Chosen, Precision
-from svitkit.runtime.view import PACKED, Buffer, View
+from svitkit.runtime.view import PACKED, WORD, Buffer, View
 
 REASONS = {
     PACKED: "packed spikes: the weights of every spike are added",
@@ -89,9 +89,9 @@ def emit_gpu_attention(
         out: the spikes.
 
     Returns:
-        Whether there is a kernel for this layout: heads must lie side by side in a row of packed spikes.
+        Whether there is a kernel for this layout: the heads of a token must make a whole row of packed spikes.
     """
-    if out.buffer.dtype == PACKED and shape.heads > 1 and shape.out.head != shape.width:
+    if out.buffer.dtype == PACKED and not _fills_rows(shape):
         return False
     q, k, v = (factor.buffer for factor in factors)
     spec = GpuAttentionSpec(shape, q.dtype, k.dtype, v.dtype, out.buffer.dtype)
@@ -102,3 +102,9 @@ def emit_gpu_attention(
     reason, call = "two products of spikes before the neurons", len(state.program.calls) - 1
     state.program.kernels.append(Chosen(layer=node.name, kernel="attention", reason=reason, call=call))
     return True
+
+
+def _fills_rows(shape: AttentionSpec) -> bool:
+    """Whether the spikes of a token lie side by side, head by head, and those of another one in another row."""
+    side_by_side = shape.heads == 1 or shape.out.head == shape.width
+    return side_by_side and all(stride % WORD == 0 for stride in (shape.out.token, shape.out.time))

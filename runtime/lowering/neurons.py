@@ -129,7 +129,7 @@ def _emit_neurons(
         scale=scale,
         params=params,
         keeps_state=potential is not None,
-        row=max(sum(pair[1].role == "channel" for pair in neurons), 1),
+        row=sum(pair[1].role == "channel" for pair in neurons),
     )
     states = [potential] if potential else []
     state.call(node.name, "lif", spec, build_neurons, [x.buffer, *states, out.buffer], work=out.buffer.elements)
