@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MUSL = "musl"
@@ -53,9 +54,9 @@ class DeviceFacts:
     cuda_toolkit: str | None = None
     drivers: tuple[str, ...] | None = None
 
-    def driver(self, library: str) -> str | None:
-        """Returns where a library of a GPU driver lies, by its file name; None if it is not there."""
-        return next((path for path in self.drivers or () if path.rpartition("/")[2] == library), None)
+    def has_driver(self, libraries: Sequence[str]) -> bool:
+        """Whether it has one of some libraries of GPU drivers, by their file names."""
+        return any(path.rpartition("/")[2] in libraries for path in self.drivers or ())
 
     @property
     def name(self) -> str:

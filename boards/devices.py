@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from svitkit.boards.board import BOARDS_FOLDER, Board, board_names, read_board_file
 from svitkit.boards.gpu import Device, Gpu
-from svitkit.boards.gpu_devices import CUDA_LIBRARY, OPENCL_LIBRARY, find_devices
+from svitkit.boards.gpu_devices import CUDA_LIBRARIES, OPENCL_LIBRARIES, find_devices
 from svitkit.errors import ConfigError
 
 STAND_IN = "pocl"
@@ -39,6 +39,19 @@ def check_gpu_threads(threads: int | str | None) -> None:
         raise ConfigError(
             f"--threads {threads}: on a GPU the threads of the CPU share no work; one starts the kernels. Leave "
             "--threads out."
+        )
+
+
+def check_predictable(board: Board, device: Device) -> None:
+    """Refuses to predict latencies of a GPU: the cost model knows what kernels cost on CPUs.
+
+    Raises:
+        ConfigError: it would be one.
+    """
+    if device == "gpu" or board.stands_in_for_gpu:
+        raise ConfigError(
+            f"objective 'latency' is predicted for CPUs alone, and not for the GPU of {board.name}. Say --objective "
+            "macs or memory."
         )
 
 
@@ -79,7 +92,7 @@ def find_gpu() -> Gpu:
     others = ", ".join(f"{device.name} ({device.type})" for device in found.devices)
     why = {"opencl": f"OpenCL offers {others}"} if others else {}
     raise ConfigError(
-        f"this machine has no GPU that programs can use. Looked for: {CUDA_LIBRARY}, and an OpenCL device of type GPU "
-        f"through {OPENCL_LIBRARY}. Got: {'; '.join((found.missing | why).values())}. Install the driver of the GPU, "
-        f"or try the path without one: --board {STAND_IN}."
+        f"this machine has no GPU that programs can use. Looked for: {CUDA_LIBRARIES[0]}, and an OpenCL device of type "
+        f"GPU through {OPENCL_LIBRARIES[0]}. Got: {'; '.join((found.missing | why).values())}. Install the driver of "
+        f"the GPU, or try the path without one: --board {STAND_IN}."
     )

@@ -10,11 +10,13 @@ import ctypes
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-CUDA_LIBRARY, OPENCL_LIBRARY = "libcuda.so.1", "libOpenCL.so.1"
+CUDA_LIBRARIES = ("libcuda.so.1",)
+OPENCL_LIBRARIES = ("libOpenCL.so.1", "libOpenCL.so", "libmali.so.1", "libmali.so")
+"""The loader of OpenCL's drivers, or Mali's library, which is OpenCL by itself."""
 TIMEOUT_S = 60
 TEXT_BYTES = 1024
 CU_MAJOR, CU_MINOR = 75, 76
@@ -84,15 +86,17 @@ def cuda_devices() -> Iterator[GpuDevice]:
     Raises:
         DriverError: there is no driver, or no device.
     """
-    cuda = _load(CUDA_LIBRARY)
-    _require(cuda.cuInit(0), f"cuInit of {CUDA_LIBRARY}")
+    cuda, library = _load(CUDA_LIBRARIES)
+    _require(cuda.cuInit(0), f"cuInit of {library}")
     version, count = ctypes.c_int(), ctypes.c_int()
     _require(cuda.cuDriverGetVersion(ctypes.byref(version)), "cuDriverGetVersion")
     _require(cuda.cuDeviceGetCount(ctypes.byref(count)), "cuDeviceGetCount")
     if count.value == 0:
-        raise DriverError(f"{CUDA_LIBRARY} is there and offers no device")
-    for device in range(count.value):
-        name, major, minor = ctypes.create_string_buffer(TEXT_BYTES), ctypes.c_int(), ctypes.c_int()
+        raise DriverError(f"{library} is there and offers no device")
+    for number in range(count.value):
+        device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+        name = ctypes.create_string_buffer(TEXT_BYTES)
+        _require(cuda.cuDeviceGet(ctypes.byref(device), number), "cuDeviceGet")
         _require(cuda.cuDeviceGetName(name, TEXT_BYTES, device), "cuDeviceGetName")
         for value, attribute in ((major, CU_MAJOR), (minor, CU_MINOR)):
             _require(cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device), "cuDeviceGetAttribute")
@@ -111,17 +115,17 @@ def opencl_devices() -> Iterator[GpuDevice]:
     Raises:
         DriverError: there is no driver, or no device.
     """
-    opencl = _load(OPENCL_LIBRARY)
+    opencl, library = _load(OPENCL_LIBRARIES)
     count = ctypes.c_uint()
     status = opencl.clGetPlatformIDs(0, None, ctypes.byref(count))
     if status == CL_NO_PLATFORM or (status == 0 and count.value == 0):
-        raise DriverError(f"{OPENCL_LIBRARY} is there and knows no driver (files of /etc/OpenCL/vendors)")
+        raise DriverError(f"{library} is there and knows no driver (files of /etc/OpenCL/vendors)")
     _require(status, "clGetPlatformIDs")
     platforms = (ctypes.c_void_p * count.value)()
     _require(opencl.clGetPlatformIDs(count, platforms, None), "clGetPlatformIDs")
     handles = [handle for platform in platforms for handle in _platform_devices(opencl, platform)]
     if not handles:
-        raise DriverError(f"{OPENCL_LIBRARY} is there and its drivers offer no device")
+        raise DriverError(f"{library} is there and its drivers offer no device")
     for handle in handles:
         kind = int.from_bytes(_device_info(opencl, handle, CL_DEVICE_TYPE)[:8], sys.byteorder)
         yield GpuDevice(
@@ -151,11 +155,15 @@ def _text(content: bytes) -> str:
     return content.partition(b"\0")[0].decode(errors="replace").strip()
 
 
-def _load(name: str) -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL(name)
-    except OSError as error:
-        raise DriverError(f"{name} cannot be loaded: {error}") from None
+def _load(names: Sequence[str]) -> tuple[ctypes.CDLL, str]:
+    """Loads the first library that is there, and returns it with its name."""
+    errors = []
+    for name in names:
+        try:
+            return ctypes.CDLL(name), name
+        except OSError as error:
+            errors.append(str(error))
+    raise DriverError(f"{names[0]} cannot be loaded: {errors[0]}")
 
 
 def _require(status: int, what: str) -> None:

@@ -6,12 +6,11 @@ from svitkit.boards.board import Board
 from svitkit.boards.device_facts import DeviceFacts
 from svitkit.boards.devices import board_gpus, with_gpu
 from svitkit.boards.gpu import Gpu
-from svitkit.boards.gpu_devices import CUDA_LIBRARY, OPENCL_LIBRARY
+from svitkit.boards.gpu_devices import CUDA_LIBRARIES, OPENCL_LIBRARIES
 from svitkit.boards.jetpack import first_release, release_of, version_numbers
 from svitkit.errors import ConfigError
 from svitkit.manifest import GpuPlan, Manifest
 
-MALI_LIBRARY = "libmali.so.1"
 PLACES = "the loader's cache, /usr/lib/*/tegra, /usr/lib/*/nvidia, /usr/lib/*"
 
 
@@ -85,13 +84,12 @@ def gpu_mismatches(facts: DeviceFacts, board: Board) -> list[str]:
 
 
 def _driver(facts: DeviceFacts, gpu: Gpu) -> list[str]:
-    library = CUDA_LIBRARY if gpu.api == "cuda" else OPENCL_LIBRARY
-    if facts.drivers is None or facts.driver(library) is not None:
+    libraries = CUDA_LIBRARIES if gpu.api == "cuda" else OPENCL_LIBRARIES
+    if facts.drivers is None or facts.has_driver(libraries):
         return []
     what = "NVIDIA's CUDA driver, which is part of JetPack" if gpu.api == "cuda" else "an OpenCL driver of its GPU"
-    mali = facts.driver(MALI_LIBRARY)
-    hint = f" ({mali} is there: let {OPENCL_LIBRARY} lead to it)" if gpu.api == "opencl" and mali else ""
-    return [f"it has no {library}; looked for it in {PLACES}; install {what}{hint}, or build for its CPU."]
+    names = " or ".join(libraries)
+    return [f"it has no {names}; looked for in {PLACES}; install {what}, or build for its CPU."]
 
 
 def _jetpack(facts: DeviceFacts, board: Board, gpu: Gpu) -> list[str]:

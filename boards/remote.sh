@@ -57,7 +57,7 @@ library() { # NAME: where it lies, for the loader or as NVIDIA's and other packa
 
 gpu_drivers() {
   echo looked
-  for name in libcuda.so.1 libOpenCL.so.1 libmali.so.1; do library "$name"; done
+  for name in libcuda.so.1 libOpenCL.so.1 libOpenCL.so libmali.so.1 libmali.so; do library "$name"; done
 }
 
 cuda_toolkit() {

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svitkit.boards.board import Board
-from svitkit.boards.devices import check_gpu_threads
+from svitkit.boards.devices import check_gpu_threads, check_predictable
 from svitkit.boards.gpu import Device
 from svitkit.boards.preflight import check_device
 from svitkit.boards.transports import open_transport
@@ -196,7 +196,8 @@ def deploy(
 def default_folder(name: str, board: Board, device: Device = "cpu") -> Path:
     """Returns where artefacts go if nothing else is said: ``svitkit-out/<model>-<board>``, for GPUs with ``-gpu``."""
     plain = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in Path(name).name)
-    return Path("svitkit-out") / f"{plain}-{board.name}{'-gpu' * (device == 'gpu')}"
+    suffix = "-gpu" if device == "gpu" and not board.stands_in_for_gpu else ""
+    return Path("svitkit-out") / f"{plain}-{board.name}{suffix}"
 
 
 def prepare_folder(out: Path) -> None:
@@ -219,11 +220,8 @@ def require_buildable(board: Board, options: DeployOptions) -> Board:
     Raises:
         ConfigError: there is none, or what is asked for beside it is of CPUs.
     """
-    if options.device == "gpu" and options.objective == "latency":
-        raise ConfigError(
-            "latency is predicted for CPUs alone, by what their kernels cost. Leave --objective latency out for a GPU, "
-            "or say --objective macs."
-        )
+    if options.objective == "latency":
+        check_predictable(board, options.device)
     if options.device == "gpu":
         check_gpu_threads(options.threads)
     return check_device_choice(board, options.device, single_file=options.single_file)

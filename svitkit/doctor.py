@@ -12,7 +12,7 @@ from pathlib import Path
 
 from svitkit.boards.board import Board, board_names, load_board
 from svitkit.boards.device_facts import MUSL, DeviceFacts
-from svitkit.boards.gpu_devices import CUDA_LIBRARY, OPENCL_LIBRARY, Found, find_devices
+from svitkit.boards.gpu_devices import CUDA_LIBRARIES, OPENCL_LIBRARIES, Found, find_devices
 from svitkit.boards.hosts import host_of, read_hosts
 from svitkit.boards.jetpack import release_of
 from svitkit.boards.machine import read_machine
@@ -123,7 +123,7 @@ def _machine() -> list[Check]:
 def _gpu_drivers(found: Found) -> list[Check]:
     """Says what the drivers of GPUs offer on this machine; most machines have none, and need none."""
     checks = []
-    for api, library in (("cuda", CUDA_LIBRARY), ("opencl", OPENCL_LIBRARY)):
+    for api, (library, *_) in (("cuda", CUDA_LIBRARIES), ("opencl", OPENCL_LIBRARIES)):
         devices = [device for device in found.devices if device.api == api]
         told = [f"{each.name} ({each.architecture or each.type.upper()}, driver {each.driver})" for each in devices]
         text = ", ".join(told) or found.missing.get(api, "no device")

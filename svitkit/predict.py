@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from svitkit.boards.board import Board
+from svitkit.boards.devices import check_predictable
 from svitkit.errors import UnsupportedError
 from svitkit.models.attention import free_widths, separate_widths
 from svitkit.models.plan import PrunedGroup, PruneGroup, PrunePlan, apply_plan, removed_indices
@@ -229,8 +230,10 @@ def latency_costs(checkpoint: Checkpoint, dataset: Dataset, board: Board) -> Lat
         board: where it is to run.
 
     Raises:
+        ConfigError: the board is none that has a CPU of its own.
         UnsupportedError: the network cannot be exported or lowered, or nothing is known about the costs of the CPU.
     """
+    check_predictable(board, "cpu")
     return LatencyCosts(PlanPredictor(checkpoint, board, calibration_images(checkpoint, dataset)))
 
 

@@ -77,11 +77,11 @@ def build_proven(
         ConfigError: the board has no GPU, or none that a single file can use.
         SvitError: the file cannot be compiled for the board.
     """
+    target = check_device_choice(board, device, single_file=single_file)
     from svitkit.export.metadata import read_metadata
     from svitkit.runtime.build import build_bundle
     from svitkit.runtime.single_file import build_single_file
 
-    target = check_device_choice(board, device, single_file=single_file)
     model = read_metadata(onnx)
     if dataset is None:
         golden = random_samples(model, count=GOLDEN_IMAGES, seed=0)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from svitkit.boards.gpu import Device
 from svitkit.errors import ConfigError
 from svitkit.runtime.bench.fleet_results import RunKey, read_results
 from svitkit.runtime.bench.record import BenchRecord, read_record
@@ -26,22 +27,23 @@ class Baseline:
     runs: dict[tuple[str, str], list[BenchRecord]]
     record: BenchRecord | None = None
 
-    def find(self, run: RunKey, family: str, mode: str) -> list[BenchRecord]:
+    def find(self, run: RunKey, family: str, mode: str, device: Device = "cpu") -> list[BenchRecord]:
         """Returns what a run is compared with: the same bundle's records from the same place, the oldest first.
 
-        A record alone does not know its bundle's name, so it counts for any bundle of its family and mode there.
+        What was built for the CPU is not compared with what was built for a GPU. A record alone does not know its
+        bundle's name, so it counts for any bundle of its family and mode there.
         """
         alone = self.record
         if alone is None:
-            return self.runs.get((run.bundle, run.where), [])
-        same = (alone.family, alone.mode, place_of(alone)) == (family, mode, run.where)
+            return [old for old in self.runs.get((run.bundle, run.where), []) if old.built_as == device]
+        same = (alone.family, alone.mode, place_of(alone), alone.built_as) == (family, mode, run.where, device)
         return [alone] if same else []
 
-    def require(self, runs: Iterable[tuple[RunKey, str, str]]) -> None:
+    def require(self, runs: Iterable[tuple[RunKey, str, str, Device]]) -> None:
         """Checks, before anything runs, that the baseline has to do with it.
 
         Args:
-            runs: key, family and mode of the runs that are planned.
+            runs: key, family, mode and device of the runs that are planned.
 
         Raises:
             ConfigError: it holds none of the runs, or its one record stands beside several.

@@ -58,7 +58,8 @@ class PlannedCall:
 
     Attributes:
         layer, kernel: as in ``LayerTime``.
-        outputs: elements of the tensor that it writes, which stands last among its arguments.
+        outputs: elements of the tensor that it writes: of a call the last argument, of a launch the one in the
+            workspace that no launch before it has.
         dtype: their type.
     """
 
@@ -78,15 +79,30 @@ def read_calls(program: str) -> tuple[PlannedCall, ...]:
         VerificationError: the program cannot be read.
     """
     tensors: dict[str, tuple[int, str]] = {}
+    unwritten: set[str] = set()
     calls: list[PlannedCall] = []
     try:
         for line in program.splitlines():
             words = line.split()
             if words[:1] == ["tensor"]:
                 tensors[words[1]] = prod(int(extent) for extent in words[7:]), words[3]
+                unwritten |= {words[1]} if words[4] == "workspace" else set()
+            elif words[:1] in (["input"], ["expand"]):
+                unwritten.discard(words[1])
+            elif words[:1] == ["prepare"]:
+                unwritten -= set(_arguments(words))
             elif words[:1] in (["call"], ["launch"]):
-                elements, dtype = tensors[words[-1]]
+                arguments = _arguments(words)
+                written = [each for each in arguments if each in unwritten and words[0] == "launch"]
+                elements, dtype = tensors[(written or arguments)[-1]]
                 calls.append(PlannedCall(layer=words[2], kernel=words[1], outputs=elements, dtype=dtype))
+                unwritten -= set(arguments)
     except (IndexError, KeyError, ValueError):
         raise VerificationError(f"program.txt has a broken line: '{line[:80]}'. Build the bundle again.") from None
     return tuple(calls)
+
+
+def _arguments(words: list[str]) -> list[str]:
+    """Returns the tensors of a call, which stand behind their number: that of a launch behind two sizes of a grid."""
+    count = 4 if words[0] == "call" else 9
+    return words[count + 1 : count + 1 + int(words[count])]

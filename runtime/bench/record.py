@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from svitkit.boards.gpu import Device
 from svitkit.errors import ConfigError
 from svitkit.files import write_text
 from svitkit.manifest import from_json
@@ -22,6 +23,8 @@ from svitkit.runtime.bench.profile import Profile
 from svitkit.runtime.bench.runner_report import RunnerDevice
 from svitkit.runtime.bench.streaming import Stream
 from svitkit.runtime.bench.sustained import Sustained
+
+CPU = "CPU"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -213,16 +216,20 @@ class BenchRecord:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the network ran through the driver of a GPU, and not as machine code of the CPU."""
-        return self.ran_on is not None and self.ran_on.api != "cpu"
+        """Whether a GPU ran the network; a CPU that stands in for one is none."""
+        return self.ran_on is not None and self.ran_on.type == "gpu"
+
+    @property
+    def built_as(self) -> Device:
+        """The device that the bundle was built for; a CPU may have stood in for a GPU."""
+        return "cpu" if self.ran_on is None or self.ran_on.api == "cpu" else "gpu"
 
     @property
     def processor(self) -> str:
         """What ran the network, in words: ``CPU``, ``GPU Orin (CUDA 12.6)``, or a CPU that stood in for a GPU."""
-        if self.ran_on is None or self.ran_on.api == "cpu":
-            return "CPU"
-        api = {"cuda": "CUDA", "opencl": "OpenCL"}[self.ran_on.api]
-        return f"{self.ran_on.type.upper()} {self.ran_on.name} ({api} {self.ran_on.driver})"
+        if self.ran_on is None or self.built_as == "cpu":
+            return CPU
+        return f"{self.ran_on.type.upper()} {self.ran_on.name} ({self.ran_on.driver})"
 
 
 def record_json(record: BenchRecord) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from svitkit.runtime.bench.record import BenchRecord, Memory
+from svitkit.runtime.bench.record import CPU, BenchRecord, Memory
 
 KIBIBYTE = 1024
 NOT_A_BOARD = "emulator, not a board"
@@ -37,7 +37,7 @@ def _verdict(record: BenchRecord) -> str:
 def _rows(record: BenchRecord) -> Iterator[tuple[str, str]]:
     golden = record.golden
     yield "device", record.device
-    if record.on_gpu:
+    if record.processor != CPU:
         yield "ran on", record.processor
     if record.accuracy is not None:
         accuracy = record.accuracy

@@ -125,22 +125,6 @@ class LayerTime:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RunnerDevice:
-    """The device that ran the network.
-
-    Attributes:
-        api: how it was reached; ``cpu`` without a driver.
-        type: what it is; OpenCL may offer a CPU.
-        name, driver: as the driver calls it, and the driver's version; empty where there is no driver.
-    """
-
-    api: Literal["cpu", "cuda", "opencl"]
-    type: Literal["cpu", "gpu"]
-    name: str
-    driver: str
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class RunnerReport:
     """What ``svit-run`` prints.
 
@@ -164,9 +148,6 @@ class RunnerReport:
         profile_overhead_ns: what the clock adds to every call of the profile.
         profile_p50_ns: median of the profile's inferences as a whole.
         sustained, stream, energy: further phases, if they were asked for.
-        device: what ran the network; None from bundles of older versions.
-        system_memory_bytes: by which the system's free memory shrank while the bundle was loaded and warmed up; of
-            programs for GPUs alone.
     """
 
     load_ns: int
@@ -193,8 +174,6 @@ class RunnerReport:
     sustained: SustainedReport | None = None
     stream: StreamReport | None = None
     energy: EnergyReport | None = None
-    device: RunnerDevice | None = None
-    system_memory_bytes: int | None = None
 
 
 def parse_report(text: str) -> RunnerReport:

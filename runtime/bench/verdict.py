@@ -70,7 +70,7 @@ def device_and_versions(board: Board, manifest: Manifest, facts: DeviceFacts | N
     """Returns what really ran the program, and the versions of everything that took part."""
     versions = {"svitkit": svitkit.__version__, "tvm": manifest.tvm_version}
     if facts is not None:
-        told = {"kernel": facts.kernel, "glibc": facts.libc}
+        told = {"kernel": facts.kernel, "glibc": facts.libc, "l4t": facts.l4t}
         device = f"an emulator on {facts.name}" if board.emulated else facts.name
         return device, versions | {name: version for name, version in told.items() if version is not None}
     versions["kernel"] = platform.release()

@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 from svitkit.lif import LIFParams
 from svitkit.lif_integer import IntegerLIF
 from svitkit.onnx_lif import REAL_LIMIT
-from svitkit.runtime.kernels.launch import DeviceBuffer, Gpu, argument, current_gpu, threads
+from svitkit.runtime.kernels.launch import DeviceBuffer, Gpu, Target, argument, current_gpu, threads
 from svitkit.runtime.view import PACKED
 
 Expr = Any  # a TIR expression; TVM ships no types
@@ -63,8 +63,12 @@ def _gpu_function(gpu: Gpu, arguments: Sequence[tuple[str, int, str]], body: Cal
     with IRBuilder() as builder, T.prim_func():
         T.func_name(NAME)
         T.func_attr({"global_symbol": NAME, "tir.noalias": True})
-        body(*(argument(gpu, *each) for each in arguments))
+        body(*(gpu.declare.get(each[0], _plain_argument)(gpu, each) for each in arguments))
     return builder.get()
+
+
+def _plain_argument(gpu: Gpu, given: tuple[str, int, str]) -> DeviceBuffer:
+    return argument(gpu, *given)
 
 
 def current_part() -> tuple[Expr, Expr]:
@@ -141,7 +145,7 @@ def allocate(width: int, dtype: str) -> Expr:
 
 def put(target: Expr, index: Expr, value: Expr) -> None:
     """Emits ``target[index] = value``."""
-    if isinstance(target, DeviceBuffer):
+    if isinstance(target, Target):
         target.store(index, value)
     else:
         T.buffer_store(target, value, [index])

@@ -10,7 +10,8 @@ their bits with one vote, OpenCL 1.2 through local memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -48,6 +49,7 @@ class Gpu:
         thread: number of the thread in its block.
         valid: whether this thread has an element of its own; None if all threads have.
         bits: local memory, a byte for each thread (OpenCL).
+        declare: what declares other arguments in the place of one, by its name (:mod:`svitkit.runtime.kernels.fused`).
     """
 
     api: Api
@@ -57,6 +59,7 @@ class Gpu:
     thread: Expr = None
     valid: Expr = None
     bits: Expr = None
+    declare: dict[str, Callable[[Gpu, tuple[str, int, str]], Any]] = field(default_factory=dict)
 
     def lowest_bit(self, word: Expr) -> Expr:
         """Number of the lowest set bit of a word that is not 0."""
@@ -85,8 +88,20 @@ def current_gpu() -> Gpu | None:
     return _gpu.get()
 
 
+class Target(ABC):
+    """What a GPU kernel stores elements in."""
+
+    @abstractmethod
+    def store(self, address: Expr, value: Expr) -> None:
+        """Emits that an element is stored, in the threads that have one of their own."""
+
+    @abstractmethod
+    def with_validity(self, valid: Expr) -> Target:
+        """The same, stored only where ``valid``."""
+
+
 @dataclass(frozen=True)
-class DeviceBuffer:
+class DeviceBuffer(Target):
     """A kernel's argument in the memory of a GPU.
 
     Attributes:
@@ -113,20 +128,20 @@ class DeviceBuffer:
         """The word that holds a packed element."""
         return self.memory[T.shift_right(index, T.int32(5))]
 
-    def store(self, index: Expr, value: Expr) -> None:
-        """Emits ``self[index] = value``; a packed word is written by the lane of its first bit."""
+    def store(self, address: Expr, value: Expr) -> None:
+        """Emits ``self[address] = value``; a packed word is written by the lane of its first bit."""
         valid = self.gpu.valid if self.valid is None else self.valid
         if self.dtype == PACKED:
             fired = value != T.uint8(0)
-            self._store_word(index, fired if valid is None else T.And(valid, fired))
+            self._store_word(address, fired if valid is None else T.And(valid, fired))
         elif valid is None:
-            T.buffer_store(self.memory, value, [index])
+            T.buffer_store(self.memory, value, [address])
         else:
             with T.If(valid), T.Then():
-                T.buffer_store(self.memory, value, [index])
+                T.buffer_store(self.memory, value, [address])
 
     def with_validity(self, valid: Expr) -> DeviceBuffer:
-        """The same buffer, written only where ``valid``."""
+        """The same buffer, stored to only where ``valid``."""
         return replace(self, valid=valid)
 
     def _half(self, index: Expr) -> Expr:
@@ -170,13 +185,13 @@ def threads(gpu: Gpu, extents: Sequence[int], row: int = 1) -> Iterator[list[Exp
     """Opens one thread for each turn of some loops, and yields the loops' variables.
 
     Where spikes are packed, the last ``row`` loops run along one row of channels, which is filled up to whole words
-    with threads that compute the last channel again and store nothing; without such a loop a row has one channel.
+    with threads that compute the last channel again and store nothing.
     """
     if not gpu.packs:
         with _single_threads(gpu, prod(extents)) as number:
             yield position_of(number, extents)
         return
-    rows, inner = extents[: len(extents) - row], extents[len(extents) - row :]
+    rows, inner = extents[:-row], extents[-row:]
     channels = prod(inner)
     whole = whole_words(channels)
     with warps(gpu, prod(rows) * whole // WORD) as warp:

@@ -78,7 +78,7 @@ class QuantizeSpec:
     out: Operand
 
 
-def _load(buffer: Expr, operand: Operand, loops: list[Expr], dtype: str) -> Expr:
+def _load(buffer: Expr, operand: Operand, loops: Sequence[Expr], dtype: str) -> Expr:
     value = buffer[T.int32(operand.offset) + dot(loops, operand.strides)]
     return as_float(value, operand.dtype) if dtype == "float32" else T.cast(value, dtype)
 
@@ -95,24 +95,29 @@ def _combine(operator: Operator, a: Expr, b: Expr, dtype: str) -> Expr:
 
 def build_elementwise(spec: ElementwiseSpec) -> Expr:
     """Returns the TIR function; arguments: the operands, then out."""
-    dtype = spec.out.dtype
 
     def body(*buffers: Expr) -> None:
         *sources, out = buffers
         with shared_nest(spec.extents) as loops:
-            value = _load(sources[0], spec.operands[0], loops, dtype)
-            if spec.constant is not None and dtype == "int32":
-                value = _combine(spec.operator, value, T.int32(int(spec.constant)), dtype)
-            elif spec.constant is not None and spec.operator == "div":
-                value = divide(value, spec.constant)
-            elif spec.constant is not None:
-                value = _combine(spec.operator, value, real(spec.constant), dtype)
-            elif spec.operator != "copy":
-                value = _combine(spec.operator, value, _load(sources[1], spec.operands[1], loops, dtype), dtype)
-            put(out, dot(loops, spec.out.strides), value)
+            put(out, dot(loops, spec.out.strides), elementwise_value(spec, sources, loops))
 
     arguments = [(f"x{index}", operand.elements, operand.dtype) for index, operand in enumerate(spec.operands)]
-    return function([*arguments, ("out", spec.out.elements, dtype)], body)
+    return function([*arguments, ("out", spec.out.elements, spec.out.dtype)], body)
+
+
+def elementwise_value(spec: ElementwiseSpec, sources: Sequence[Expr], loops: Sequence[Expr]) -> Expr:
+    """One element of the result."""
+    dtype = spec.out.dtype
+    value = _load(sources[0], spec.operands[0], loops, dtype)
+    if spec.operator == "copy":
+        return value
+    if spec.constant is None:
+        return _combine(spec.operator, value, _load(sources[1], spec.operands[1], loops, dtype), dtype)
+    if dtype == "int32":
+        return _combine(spec.operator, value, T.int32(int(spec.constant)), dtype)
+    if spec.operator == "div":
+        return divide(value, spec.constant)
+    return _combine(spec.operator, value, real(spec.constant), dtype)
 
 
 def build_quantize(spec: QuantizeSpec) -> Expr:
@@ -129,22 +134,39 @@ def build_quantize(spec: QuantizeSpec) -> Expr:
 
 def build_reduce(spec: ReduceSpec) -> Expr:
     """Returns the TIR function; arguments: x, out."""
-    dtype = "float32" if spec.x.dtype == "float32" else "int32"
 
     def body(x: Expr, out: Expr) -> None:
         def add(total: Expr, width: int, loops: Sequence[Expr]) -> None:
-            base = T.int32(spec.x.offset) + dot(loops, spec.x.strides)
-            with nest(spec.reduced) as parts:
-                source = base + dot(parts, spec.x_reduced)
-                assign(total, 0, width, lambda j: total[j] + T.cast(x[source + j * spec.x.strides[-1]], dtype))
+            _add_reduced(spec, x, total, width, loops)
 
-        def finish(total: Expr, j: Expr) -> Expr:
-            value = as_float(total[j], dtype) if spec.out.dtype == "float32" else total[j]
-            return value if spec.divisor == 1 else value / real(spec.divisor)
-
-        accumulate(spec.extents, spec.out, out, dtype, add, finish)
+        accumulate(spec.extents, spec.out, out, _sum_dtype(spec), add, lambda total, j: _mean(spec, total[j]))
 
     return function([("x", spec.x.elements, spec.x.dtype), ("out", spec.out.elements, spec.out.dtype)], body)
+
+
+def reduced_value(spec: ReduceSpec, x: Expr, loops: Sequence[Expr]) -> Expr:
+    """One element of the result; emits the sum."""
+    total = allocate(1, _sum_dtype(spec))
+    put(total, 0, T.cast(T.int32(0), _sum_dtype(spec)))
+    _add_reduced(spec, x, total, 1, loops)
+    return _mean(spec, total[0])
+
+
+def _sum_dtype(spec: ReduceSpec) -> str:
+    return "float32" if spec.x.dtype == "float32" else "int32"
+
+
+def _add_reduced(spec: ReduceSpec, x: Expr, total: Expr, width: int, loops: Sequence[Expr]) -> None:
+    """Adds what is reduced to the sums of some lanes."""
+    base, dtype = T.int32(spec.x.offset) + dot(loops, spec.x.strides), _sum_dtype(spec)
+    with nest(spec.reduced) as parts:
+        source = base + dot(parts, spec.x_reduced)
+        assign(total, 0, width, lambda j: total[j] + T.cast(x[source + j * spec.x.strides[-1]], dtype))
+
+
+def _mean(spec: ReduceSpec, total: Expr) -> Expr:
+    value = as_float(total, _sum_dtype(spec)) if spec.out.dtype == "float32" else total
+    return value if spec.divisor == 1 else value / real(spec.divisor)
 
 
 def accumulate(

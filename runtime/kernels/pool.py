@@ -59,12 +59,14 @@ class PoolSpec:
 
 
 def _lowest(dtype: str) -> Expr:
+    if dtype == "float32":
+        return T.float32(float("-inf"))
     return T.cast(T.int32(LOWEST[dtype]), "uint8" if dtype == PACKED else dtype)
 
 
 def build_pool(spec: PoolSpec) -> Expr:
     """Returns the TIR function; arguments: x, out."""
-    lowest = T.float32(float("-inf")) if spec.dtype == "float32" else _lowest(spec.dtype)
+    lowest = _lowest(spec.dtype)
 
     def body(x: Expr, out: Expr) -> None:
         for run in panel_runs(spec.channels, LANES):
@@ -72,6 +74,15 @@ def build_pool(spec: PoolSpec) -> Expr:
                 _window(spec, x, out, lowest, run.width, loops, T.int32(run.start) + loops[-1] * run.width)
 
     return function([("x", spec.in_elements, spec.dtype), ("out", spec.out_elements, spec.dtype)], body)
+
+
+def pooled_value(spec: PoolSpec, x: Expr, loops: Sequence[Expr]) -> Expr:
+    """One element of the result; emits the search for it. The loops run over positions, ``outer`` and channels."""
+    rank = len(spec.out_extents)
+    best = allocate(1, spec.dtype)
+    at = dot(loops[rank:-1], spec.in_outer) + loops[-1] * spec.in_channel
+    _largest(spec, x, best, 1, _lowest(spec.dtype), loops[:rank], at)
+    return best[0]
 
 
 def _window(spec: PoolSpec, x: Expr, out: Expr, lowest: Expr, width: int, loops: list[Expr], first: Expr) -> None:

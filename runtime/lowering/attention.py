@@ -52,7 +52,8 @@ def find_attention(state: Lowering, view: View) -> Attention | None:
         return None
     if any(factor.buffer in state.waiting for factor in chain):
         return None
-    return next((found for found in (_rows(*chain, outer.out), _columns(*chain, outer.out)) if found), None)
+    readings = [found for found in (_rows(*chain, outer.out), _columns(*chain, outer.out)) if found is not None]
+    return max(readings, key=lambda found: found.q.channels.size, default=None)  # of one token both are possible
 
 
 def forget_attention(state: Lowering, view: View) -> None:

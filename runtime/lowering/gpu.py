@@ -89,9 +89,9 @@ def emit_gpu_attention(
         out: the spikes.
 
     Returns:
-        Whether there is a kernel for this layout: the heads of a token must make a whole row of packed spikes.
+        Whether there is a kernel for this layout: a row of packed spikes must hold the heads of one token side by side.
     """
-    if out.buffer.dtype == PACKED and not _fills_rows(shape):
+    if out.buffer.dtype == PACKED and not _holds_heads(shape):
         return False
     q, k, v = (factor.buffer for factor in factors)
     spec = GpuAttentionSpec(shape, q.dtype, k.dtype, v.dtype, out.buffer.dtype)
@@ -104,7 +104,9 @@ def emit_gpu_attention(
     return True
 
 
-def _fills_rows(shape: AttentionSpec) -> bool:
-    """Whether the spikes of a token lie side by side, head by head, and those of another one in another row."""
-    side_by_side = shape.heads == 1 or shape.out.head == shape.width
-    return side_by_side and all(stride % WORD == 0 for stride in (shape.out.token, shape.out.time))
+def _holds_heads(shape: AttentionSpec) -> bool:
+    """Whether a row of the result is all that the heads have for one token."""
+    out = shape.out
+    side_by_side = shape.heads == 1 or out.head == shape.width
+    steps = [out.time] * (shape.timesteps > 1) + [out.token] * (shape.queries > 1)
+    return side_by_side and all(step % WORD == 0 for step in steps)

@@ -117,7 +117,10 @@ def _emit_neurons(
 ) -> None:
     pairs = [pair for axis in align([x, out]) for pair in axis if pair[1].size > 1]
     pairs.sort(key=lambda pair: STORAGE_ORDER.index(pair[1].role))
-    neurons = [pair for pair in pairs if pair[1].role != "time"] or [(Atom(1, 0, "channel"),) * 2]
+    neurons = [pair for pair in pairs if pair[1].role != "time"]
+    channels = sum(pair[1].role == "channel" for pair in neurons)
+    if not neurons or (state.gpu is not None and channels == 0):
+        neurons.append((Atom(1, 0, "channel"),) * 2)
     time = [pair for pair in pairs if pair[1].role == "time"]
     spec = NeuronSpec(
         extents=tuple(pair[1].size for pair in neurons),
@@ -129,7 +132,7 @@ def _emit_neurons(
         scale=scale,
         params=params,
         keeps_state=potential is not None,
-        row=sum(pair[1].role == "channel" for pair in neurons),
+        row=max(channels, 1),
     )
     states = [potential] if potential else []
     state.call(node.name, "lif", spec, build_neurons, [x.buffer, *states, out.buffer], work=out.buffer.elements)

@@ -8,6 +8,7 @@ from svitkit.errors import UnsupportedError
 from svitkit.runtime.cost_model import CostModel, Method
 from svitkit.runtime.import_onnx import Graph, Node
 from svitkit.runtime.lowering.arithmetic import lower_binary, lower_cast, lower_quantize, lower_reduce
+from svitkit.runtime.lowering.fuse import fuse
 from svitkit.runtime.lowering.gpu import emit_gpu_linear
 from svitkit.runtime.lowering.layers import emit_linear
 from svitkit.runtime.lowering.matmul import lower_matmul
@@ -128,6 +129,8 @@ def translate(state: Lowering, rules: Mapping[str, Rule]) -> Program:
     logits = state.contiguous(state.read(state.graph.metadata.output.name))
     computed = logits.buffer.space == "workspace" and logits.buffer is not state.program.input
     state.program.output = (logits if computed else state.copied(logits)).buffer
+    if state.gpu is not None:
+        fuse(state.program)
     return state.program
 
 

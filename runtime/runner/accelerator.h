@@ -21,11 +21,11 @@ class Accelerator {
 
   virtual const Device& device() const = 0;
 
-  // Once, in this order: memory for the spaces, the kernels, and every launch.
+  // Once, in this order: memory for the spaces, then the kernels; then every launch is bound to its arguments.
   virtual void allocate(const std::uint64_t (&sizes)[kSpaces]) = 0;
   virtual void compile(std::string_view kernels) = 0;
   // Returns the number of the launch.
-  virtual std::size_t prepare(const Call& call) = 0;
+  virtual std::size_t bind(const Call& call) = 0;
   // Memory of this process from which the device copies fast; lives as long as the accelerator. NULL for 0 bytes.
   virtual unsigned char* host_memory(std::uint64_t bytes) = 0;
 

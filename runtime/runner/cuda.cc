@@ -1,5 +1,5 @@
-// CUDA through the driver alone, which also compiles the kernels: the same library runs on every JetPack. Where the driver
-// has graphs, a run is one graph: it is launched by one call instead of one for each kernel.
+// CUDA through the driver alone, which also compiles the kernels: the same library runs on every JetPack. Where the
+// driver has graphs, a run is one graph: it is launched by one call instead of one for each kernel.
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -48,7 +48,6 @@ Functions load_functions(const Driver& driver) {
   SVIT_NEED(cuDeviceGetName);
   SVIT_NEED(cuDeviceGetAttribute);
   SVIT_NEED(cuDevicePrimaryCtxRetain);
-  SVIT_NEED(cuDevicePrimaryCtxRelease);
   SVIT_NEED(cuCtxPushCurrent_v2);
   SVIT_NEED(cuCtxPopCurrent_v2);
   SVIT_NEED(cuModuleLoadDataEx);
@@ -66,6 +65,8 @@ Functions load_functions(const Driver& driver) {
   SVIT_NEED(cuStreamSynchronize);
   SVIT_NEED(cuLaunchKernel);
 #undef SVIT_NEED
+  const bool is_recent = driver.find("cuDevicePrimaryCtxRelease_v2") != nullptr;  // from CUDA 11 on
+  driver.need(is_recent ? "cuDevicePrimaryCtxRelease_v2" : "cuDevicePrimaryCtxRelease", f.cuDevicePrimaryCtxRelease);
 #define SVIT_FIND(name, member) f.member = reinterpret_cast<decltype(f.member)>(driver.find(name))
   SVIT_FIND("cuStreamBeginCapture_v2", cuStreamBeginCapture_v2);
   SVIT_FIND("cuStreamEndCapture", cuStreamEndCapture);
@@ -119,8 +120,9 @@ CUdevice choose_device(const Functions& f, std::uint32_t wanted) {
     check(f, f.cuDeviceGet(&device, i), "cuDeviceGet");
     const std::uint32_t capability = read_capability(f, device);
     if (capability >= wanted) return device;
-    found += (found.empty() ? "'" : ", '") + read_name(f, device) + "' with compute capability " +
-             std::to_string(capability / 10) + "." + std::to_string(capability % 10) + " (sm_" + std::to_string(capability) + ")";
+    const std::string number = std::to_string(capability / 10) + "." + std::to_string(capability % 10);
+    found += (found.empty() ? "'" : ", '") + read_name(f, device) + "' with compute capability " + number + " (sm_" +
+             std::to_string(capability) + ")";
   }
   throw Error("the kernels need sm_" + std::to_string(wanted) + " or newer, this machine has " +
               (found.empty() ? "no GPU" : found) + ": build the network for the board that this is");
@@ -188,8 +190,8 @@ class Cuda : public Accelerator {
     check(f_, f_.cuStreamCreate(&stream_, CU_STREAM_NON_BLOCKING), "cuStreamCreate");
     for (std::size_t i = 0; i < kSpaces; ++i) {
       if (sizes[i] == 0) continue;
-      check(f_, f_.cuMemAlloc_v2(&spaces_[i], sizes[i]),
-            "'" + device_.name + "' has no " + std::to_string(sizes[i]) + " bytes for the " + kSpaceNames[i] + ": cuMemAlloc");
+      const std::string what = std::to_string(sizes[i]) + " bytes for the " + kSpaceNames[i];
+      check(f_, f_.cuMemAlloc_v2(&spaces_[i], sizes[i]), "'" + device_.name + "' has no " + what + ": cuMemAlloc");
     }
   }
 
@@ -205,7 +207,7 @@ class Cuda : public Accelerator {
                 ": cuModuleLoadDataEx gave " + error_text(f_, code) + ": " + one_line(log.c_str()));
   }
 
-  std::size_t prepare(const Call& call) override {
+  std::size_t bind(const Call& call) override {
     const Context::Current current(context_);
     Launch launch{&call, nullptr, {}, {}};
     const CUresult code = f_.cuModuleGetFunction(&launch.function, module_, call.symbol.c_str());
@@ -214,7 +216,8 @@ class Cuda : public Accelerator {
                   call.symbol + "': cuModuleGetFunction gave " + error_text(f_, code));
     }
     int most = 0;
-    check(f_, f_.cuFuncGetAttribute(&most, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, launch.function), "cuFuncGetAttribute");
+    check(f_, f_.cuFuncGetAttribute(&most, CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, launch.function),
+          "cuFuncGetAttribute");
     const std::uint64_t wanted = std::uint64_t{call.threads[0]} * call.threads[1] * call.threads[2];
     if (wanted > static_cast<std::uint64_t>(most)) {
       fail_call(call, "it wants blocks of " + std::to_string(wanted) + " threads, '" + device_.name + "' has room for " +

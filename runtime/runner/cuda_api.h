@@ -1,5 +1,5 @@
-// What libsvit uses of the CUDA driver API, with the names, types and numbers of its reference. Everything that it cannot do
-// without is in version 10.0 of the API.
+// What libsvit uses of the CUDA driver API, with the names, types and numbers of its reference. Everything that it cannot
+// do without is in version 10.0 of the API.
 #ifndef SVIT_CUDA_API_H_
 #define SVIT_CUDA_API_H_
 

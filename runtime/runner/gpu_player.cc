@@ -1,7 +1,11 @@
 // Plays a program on a GPU: everything is put there when it is loaded; a run copies the input in, launches the kernels in
 // order, copies the output out, and waits once.
 #include <algorithm>
-#include <cstring>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "accelerator.h"
@@ -32,7 +36,7 @@ class GpuPlayer : public Player {
     accelerator_->allocate(program_.sizes);
     compile(source);
     prepare_host();
-    for (const Call& call : program_.calls) launches_.push_back(accelerator_->prepare(call));
+    for (const Call& call : program_.calls) launches_.push_back(accelerator_->bind(call));
     upload(source);
     reset();
     play_preparations();
@@ -43,7 +47,7 @@ class GpuPlayer : public Player {
   std::uint64_t expanded_bytes() const override { return 0; }
 
   void reset() override {
-    if (states_) accelerator_->write(Space::states, 0, states_, program_.sizes[static_cast<std::size_t>(Space::states)]);
+    if (states_) accelerator_->write(Space::states, 0, states_, state_bytes());
   }
 
   void set_threads(std::size_t) override {}  // the program has one
@@ -63,18 +67,23 @@ class GpuPlayer : public Player {
   }
 
  private:
+  std::uint64_t state_bytes() const { return program_.sizes[static_cast<std::size_t>(Space::states)]; }
+
   void compile(const Source& source) {
     const Mapping file = source.file(program_.target->kernels);
-    if (file.bytes() > kMaxKernelBytes) throw Error(program_.target->kernels + " is larger than 64 MiB: it holds no kernels");
-    if (file.bytes() == 0) throw Error(program_.target->kernels + " is empty");
+    const std::string& name = program_.target->kernels;
+    if (file.bytes() == 0) throw Error(name + " is empty");
+    if (file.bytes() > kMaxKernelBytes) throw Error(name + " is larger than 64 MiB: it holds no kernels");
     accelerator_->compile(file.text());
   }
 
   void prepare_host() {
     input_ = accelerator_->host_memory(program_.tensors[program_.input].bytes);
     output_ = accelerator_->host_memory(program_.tensors[program_.output].bytes);
-    states_ = accelerator_->host_memory(program_.sizes[static_cast<std::size_t>(Space::states)]);
-    for (const State& state : program_.states) fill_state(program_, state, states_ + program_.tensors[state.tensor].offset);
+    states_ = accelerator_->host_memory(state_bytes());
+    for (const State& state : program_.states) {
+      fill_state(program_, state, states_ + program_.tensors[state.tensor].offset);
+    }
     std::uint64_t stored = 0, shown = 0;
     for (const Tap& tap : program_.taps) {
       stored = std::max(stored, program_.tensors[tap.tensor].bytes);
@@ -102,7 +111,7 @@ class GpuPlayer : public Player {
   }
 
   void play_preparations() {
-    for (const Call& call : program_.preparations) accelerator_->launch(accelerator_->prepare(call));
+    for (const Call& call : program_.preparations) accelerator_->launch(accelerator_->bind(call));
     accelerator_->wait();
   }
 
@@ -145,9 +154,12 @@ class GpuPlayer : public Player {
       const Tensor& tensor = program_.tensors[program_.taps[i].tensor];
       accelerator_->read(tensor.space, tensor.offset, stored_.data(), tensor.bytes);
       accelerator_->wait();
-      const bool is_packed = tensor.dtype->is_packed();
-      if (is_packed) unpack(tensor, reinterpret_cast<const std::uint32_t*>(stored_.data()), shown_.data());
-      watch.callback(watch.user, i, is_packed ? shown_.data() : stored_.data(), is_packed ? tensor.elements() : tensor.bytes);
+      if (tensor.dtype->is_packed()) {
+        unpack(tensor, reinterpret_cast<const std::uint32_t*>(stored_.data()), shown_.data());
+        watch.callback(watch.user, i, shown_.data(), tensor.elements());
+      } else {
+        watch.callback(watch.user, i, stored_.data(), tensor.bytes);
+      }
     }
   }
 

@@ -109,11 +109,11 @@ Choice choose_device(bool allows_cpu) {
   std::string searched, found;
   for (const char* name : kLibraries) {
     Driver driver;
-    if (!driver.open(name)) {
-      searched += (searched.empty() ? "" : "; ") + driver.error();
-      continue;
-    }
-    searched += (searched.empty() ? "" : "; ") + std::string(name) + ": loaded";
+    const bool is_there = driver.open(name);
+    const bool is_opencl = is_there && driver.find("clGetPlatformIDs");  // Mali's library comes without it, too
+    const std::string what = is_there ? std::string(name) + (is_opencl ? ": loaded" : ": no OpenCL") : driver.error();
+    searched += (searched.empty() ? "" : "; ") + what;
+    if (!is_opencl) continue;
     const Functions f = load_functions(driver);
     for (const cl_device_id device : list_devices(f)) {
       if (is_gpu(f, device)) return {f, device};
@@ -123,7 +123,8 @@ Choice choose_device(bool allows_cpu) {
     }
   }
   if (allows_cpu && other.device) return other;
-  throw Error("no OpenCL GPU: found " + (found.empty() ? "no device" : found) + ". Looked for libraries: " + searched +
+  throw Error(std::string("no OpenCL ") + (allows_cpu ? "device" : "GPU") + ": found " +
+              (found.empty() ? "nothing" : found) + ". Looked for libraries: " + searched +
               ". Install the GPU's driver, or build the network for this machine's CPU");
 }
 
@@ -154,8 +155,8 @@ class OpenCl : public Accelerator {
       spaces_.emplace_back(nullptr, f_.clReleaseMemObject);
       if (bytes == 0) continue;
       if (bytes > most) {
-        throw Error("'" + device_.name + "' gives at most " + std::to_string(most) + " bytes in one piece, the network wants " +
-                    std::to_string(bytes));
+        throw Error("'" + device_.name + "' gives at most " + std::to_string(most) + " bytes in one piece, the network " +
+                    "wants " + std::to_string(bytes));
       }
       cl_int code = 0;
       spaces_.back().reset(f_.clCreateBuffer(context_.get(), CL_MEM_READ_WRITE, bytes, nullptr, &code));
@@ -175,11 +176,11 @@ class OpenCl : public Accelerator {
     if ((rounding & CL_FP_CORRECTLY_ROUNDED_DIVIDE_SQRT) != 0) options += " -cl-fp32-correctly-rounded-divide-sqrt";
     code = f_.clBuildProgram(cl_program_.get(), 1, &id_, options.c_str(), nullptr, nullptr);
     if (code == CL_SUCCESS) return;
-    throw Error("the driver cannot compile " + program_.target->kernels + ": clBuildProgram gave " + error_name(code) + ": " +
-                build_log());
+    throw Error("the driver (" + device_.driver + ") cannot compile " + program_.target->kernels +
+                ": clBuildProgram gave " + error_name(code) + ": " + build_log());
   }
 
-  std::size_t prepare(const Call& call) override {
+  std::size_t bind(const Call& call) override {
     cl_int code = 0;
     Owned<KernelHandle> kernel(f_.clCreateKernel(cl_program_.get(), call.symbol.c_str(), &code), f_.clReleaseKernel);
     if (code != CL_SUCCESS) {
@@ -220,8 +221,8 @@ class OpenCl : public Accelerator {
 
   void launch(std::size_t number) override {
     const Launch& launch = launches_[number];
-    const cl_int code = f_.clEnqueueNDRangeKernel(queue_.get(), launch.kernel.get(), 3, nullptr, launch.global, launch.local,
-                                                  0, nullptr, nullptr);
+    const cl_int code = f_.clEnqueueNDRangeKernel(queue_.get(), launch.kernel.get(), 3, nullptr, launch.global,
+                                                  launch.local, 0, nullptr, nullptr);
     if (code != CL_SUCCESS) fail_call(*launch.call, std::string("clEnqueueNDRangeKernel gave ") + error_name(code));
   }
 

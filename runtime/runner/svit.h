@@ -14,7 +14,7 @@
  * Threads: a session belongs to one thread at a time; different sessions may run in different threads at once. A session
  * may have threads of its own to help with the work, see svit_set_threads.
  * Memory: everything is allocated by svit_load and svit_set_threads. No other function allocates, except to word an error.
- * GPU: the bundle says that it is for one, and svit_load finds its driver (libcuda.so.1 or libOpenCL.so.1); no other
+ * GPU: a bundle says that it is for one, and svit_load looks for its driver (libcuda.so.1 or libOpenCL.so.1); no other
  * library is needed. If there is no such GPU, loading fails: nothing runs on the CPU instead. See svit_device.
  * Errors: a function that returns svit_status gives SVIT_OK (0) or says why not in svit_last_error.
  */
@@ -38,7 +38,7 @@ extern "C" {
 typedef enum svit_status {
   SVIT_OK = 0,
   SVIT_BAD_ARGUMENT = 1, /* a null pointer, an index out of range or a buffer of the wrong size */
-  SVIT_LOAD_FAILED = 2,  /* the bundle is missing, damaged, for another CPU or GPU or needs more memory than there is */
+  SVIT_LOAD_FAILED = 2,  /* the bundle is missing, damaged, for another device, or needs more memory than there is */
   SVIT_RUN_FAILED = 3    /* a kernel or a driver reported an error; call svit_reset before the next step */
 } svit_status;
 
@@ -48,7 +48,7 @@ typedef struct svit_session svit_session;
 /* A dense, row-major tensor. The pointers belong to the session and live as long as it does. */
 typedef struct svit_tensor {
   const char* name;
-  const char* dtype;    /* "float32", "uint8", "int8", "int16", "int32", "uint16" or "bool"; on a GPU also "float16", "uint32" */
+  const char* dtype;    /* "float32", "uint8", "int8", "int16", "int32", "uint16", "bool"; on a GPU "float16", "uint32" */
   const int64_t* shape; /* ndim extents, each >= 1 */
   size_t ndim;
   size_t bytes;
@@ -74,13 +74,13 @@ typedef struct svit_sizes {
   uint64_t weights_bytes;   /* on the CPU read-only, mapped from weights.bin: shared between processes, paged in on demand */
   uint64_t state_bytes;     /* the neurons' memory from step to step */
   uint64_t workspace_bytes; /* what lives within one step, and weights that are stored without zeros */
-  uint64_t expanded_bytes;  /* of the workspace, in whole pages: what svit_load writes, which are those weights; 0 on a GPU */
+  uint64_t expanded_bytes;  /* of the workspace, in whole pages: those weights, which svit_load writes; on a GPU 0 */
 } svit_sizes;
 
 /* What a session runs on. The texts belong to the session; none is NULL. */
 typedef struct svit_device_info {
   const char* api;    /* "cpu", "cuda" or "opencl" */
-  const char* type;   /* "cpu" or "gpu"; an OpenCL device can be a CPU, if the bundle allows that */
+  const char* type;   /* "cpu" or "gpu"; a device of OpenCL can be a CPU, if the bundle allows that */
   const char* name;   /* as the driver says it; "" with the api "cpu" */
   const char* driver; /* its version and what it does, for people to read; "" with the api "cpu" */
 } svit_device_info;
@@ -106,7 +106,7 @@ typedef void (*svit_tap_callback)(void* user, size_t index, const void* data, si
 typedef struct svit_call_profile {
   const char* layer;  /* the layer's name in the trained network; of an operation without one, the graph's own name */
   const char* kernel; /* the function in the machine code */
-  uint64_t total_ns;  /* CLOCK_MONOTONIC, one reading of the clock included per call; on a GPU, launching and waiting too */
+  uint64_t total_ns;  /* CLOCK_MONOTONIC, one reading of the clock included per call; on a GPU with launch and wait */
   uint64_t count;     /* how often it was called */
 } svit_call_profile;
 

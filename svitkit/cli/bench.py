@@ -235,7 +235,7 @@ def _bench_one(bundle: Path, board: str | None, host: str | None, wish: Wish, *,
         where = load_board(board or manifest.board)
         befores = []
         if wish.baseline is not None:
-            run = (run_key(bundle, where), manifest.model.family, manifest.model.mode)
+            run = (run_key(bundle, where), manifest.model.family, manifest.model.mode, manifest.device)
             wish.baseline.require([run])
             befores = wish.baseline.find(*run)
         dataset = load_for(manifest.model, wish.data)
@@ -273,10 +273,10 @@ def _bench_fleet(bundles: list[Path], boards: list[str], wish: Wish, resume: boo
     assert wish.out is not None
     with answer(as_json) as show:
         jobs, skipped = plan_jobs(bundles, [load_board(name) for name in boards])
-        models = {job.key: job.manifest.model for job in jobs}
+        planned = [(job.key, job.manifest.model.family, job.manifest.model.mode, job.manifest.device) for job in jobs]
         known = wish.baseline
         if known is not None:
-            known.require((key, model.family, model.mode) for key, model in models.items())
+            known.require(planned)
         datasets = load_for_each({job.key.bundle: job.manifest.model for job in jobs}, wish.data)
         with (
             open_results(wish.out, {"data": wish.data, **_measured(wish.options)}, resume=resume) as results,
@@ -296,7 +296,7 @@ def _bench_fleet(bundles: list[Path], boards: list[str], wish: Wish, resume: boo
             for none in skipped:
                 results.add(none)
             runs: list[FleetRun] = run_fleet(jobs, results, run, bars.end)
-        befores = {} if known is None else {key: known.find(key, m.family, m.mode) for key, m in models.items()}
+        befores = {} if known is None else {run[0]: known.find(*run) for run in planned}
         pairs = {
             done.run: (befores[done.run], done.record)
             for done in runs

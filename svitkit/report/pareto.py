@@ -35,7 +35,10 @@ class Point:
 
     @property
     def memory_kib(self) -> float | None:
-        """The peak of the process (VmHWM); under an emulator, whose memory it would be, the plan of the bundle."""
+        """The peak of the process (VmHWM); under an emulator, whose memory it would be, the plan of the bundle.
+
+        On a GPU it lacks what the driver takes; there it is compared with that of other runs on the GPU alone.
+        """
         memory = self.run.record.memory
         if memory.emulated:
             return (memory.weights_bytes + memory.state_bytes + memory.workspace_bytes) / KIBIBYTE

@@ -63,6 +63,9 @@ def test_every_fact_of_a_board_has_a_source(name: str) -> None:
     content = load_board(name).facts
     assert set(content.sources) == content.facts()
     assert all(content.sources.values())
+    if content.gpu is not None:
+        assert set(content.gpu.sources) == content.gpu.facts()
+        assert all(content.gpu.sources.values())
 
 
 @pytest.mark.parametrize("name", board_names())
@@ -123,6 +126,12 @@ def test_an_inference_takes_one_thread_for_each_big_core_and_at_most_8() -> None
         (('transport = "ssh"', 'transport = "ssh"\nqemu_cpu = "cortex-a72"'), "transport is 'ssh' and qemu_cpu"),
         (('cpu = "cortex-a72"', ""), "differ in cpu"),
         (("[sources]", "[sources"), "cannot be read as TOML"),
+        (
+            ("[sources]", '[gpu]\napi = "cuda"\nname = "G"\n[sources]'),
+            r"of \[gpu\] and the \[gpu.sources\] differ in name",
+        ),
+        (("[sources]", '[gpu]\napi = "vulkan"\nname = "G"\n[sources]'), "gpu.api: Input should be 'cuda' or 'opencl'"),
+        (("[sources]", '[gpu]\napi = "cuda"\nname = "G"\narchitecture = "8.7"\n[sources]'), "gpu.architecture"),
     ],
 )
 def test_a_wrong_board_file_is_refused_with_the_key_at_fault(

@@ -1,4 +1,9 @@
-"""What boards say of themselves, as ``remote.sh facts`` prints it, and what svitkit makes of it."""
+"""What boards say of themselves, as ``remote.sh facts`` prints it, and what svitkit makes of it.
+
+The answers are written from documentation, not taken from boards: device trees from Linux (arch/arm64/boot/dts) and
+https://github.com/rbonghi/jetson_stats, the format of nv_tegra_release and the places of libraries from
+https://github.com/dusty-nv/jetson-containers.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +11,16 @@ import dataclasses
 
 import pytest
 
-from svitkit.boards.board import load_board
+from svitkit.boards.board import list_boards, load_board
 from svitkit.boards.device_facts import DeviceFacts, read_facts
 from svitkit.boards.preflight import check_device, mismatches
 from svitkit.errors import ConfigError
-from tests.boards.test_preflight import bundle_for
+from tests.boards.test_preflight import bundle_for, gpu_bundle_for
 
 A53 = "fp asimd evtstrm crc32 cpuid"
 A76 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+LIB = "/usr/lib/aarch64-linux-gnu"
+TEGRA, NVIDIA = (f"looked {LIB}/{folder}/libcuda.so.1" for folder in ("tegra", "nvidia"))
 CARMEL = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm dcpop"
 
 
@@ -24,17 +31,23 @@ def told(
     features: str,
     libc: str = "glibc 2.36",
     cores: int = 4,
-    implementer: str = "0x41",
+    implementers: tuple[str, ...] = ("0x41",),
     page: int = 4096,
     memory_kib: int = 3_884_396,
+    tree: str = "",
+    l4t: str = "",
+    drivers: str = "looked",
 ) -> str:
     """Text in the shape that the board's shell prints."""
     lines = [
         *("architecture\taarch64", "kernel\t6.6.51+rpt-rpi-v8", f"libc\t{libc}", f"page_size\t{page}", "word_bits\t64"),
         *(f"cores\t{cores}", "sha256sum\t/usr/bin/sha256sum", f"model\t{model}"),
         *(f"MemTotal\t        {memory_kib} kB", f"MemAvailable\t    {memory_kib // 2} kB"),
-        *(f"CPU implementer\t{implementer}", *(f"CPU part\t{part}" for part in parts), f"Features\t{features}"),
-        "free_kib\t9000000",
+        *(f"CPU implementer\t{implementer}" for implementer in implementers),
+        *(f"CPU part\t{part}" for part in parts),
+        *(f"Features\t{features}", f"drivers\t{drivers}", "free_kib\t9000000"),
+        *([f"compatible\t{tree} "] if tree else []),
+        *([f"l4t\t{l4t}"] if l4t else []),
     ]
     return "".join(line + "\n" for line in lines)
 
@@ -44,12 +57,87 @@ DEVICES = {
     "raspberry-pi-3b-plus": told("Raspberry Pi 3 Model B Plus Rev 1.3", parts=("0xd03",), features=A53),
     "raspberry-pi-4": told("Raspberry Pi 4 Model B Rev 1.4", parts=("0xd08",), features=A53),
     "raspberry-pi-5": told("Raspberry Pi 5 Model B Rev 1.0", parts=("0xd0b",), features=A76, page=16384),
-    "jetson-nano": told("NVIDIA Jetson Nano Developer Kit", parts=("0xd07",), features=A53, libc="glibc 2.27"),
-    "jetson-xavier-nx": told(
-        "NVIDIA Jetson Xavier NX", parts=("0x004",), features=CARMEL, libc="glibc 2.31", implementer="0x4e", cores=6
+    "jetson-nano": told(
+        "NVIDIA Jetson Nano Developer Kit",
+        parts=("0xd07",),
+        features=A53,
+        libc="glibc 2.27",
+        tree="nvidia,p3449-0000-b00+p3448-0000-b00 nvidia,jetson-nano nvidia,tegra210",
+        l4t="32.7.1",
+        drivers=TEGRA,
     ),
-    "jetson-orin-nano": told("NVIDIA Jetson Orin Nano", parts=("0xd42",), features=A76, libc="glibc 2.35", cores=6),
-    "rock-5b": told("Radxa ROCK 5B", parts=("0xd05", "0xd0b"), features=A76, libc="glibc 2.31", cores=8),
+    "jetson-tx2": told(
+        "quill",
+        parts=("0x003", "0xd07"),
+        implementers=("0x4e", "0x41"),
+        features=A53,
+        libc="glibc 2.27",
+        cores=6,
+        tree="nvidia,quill nvidia,p2597-0000+p3310-1000 nvidia,tegra186",
+        l4t="32.7.1",
+        drivers=TEGRA,
+    ),
+    "jetson-xavier-nx": told(
+        "NVIDIA Jetson Xavier NX",
+        parts=("0x004",),
+        features=CARMEL,
+        libc="glibc 2.31",
+        implementers=("0x4e",),
+        cores=6,
+        tree="nvidia,p3509-0000+p3668-0000 nvidia,p3668-0000 nvidia,tegra194",
+        l4t="35.4.1",
+        drivers=TEGRA,
+    ),
+    "jetson-xavier-agx": told(
+        "Jetson-AGX",
+        parts=("0x004",),
+        features=CARMEL,
+        libc="glibc 2.31",
+        implementers=("0x4e",),
+        cores=8,
+        tree="nvidia,p2972-0000+p2888-0004 nvidia,p2972-0000 nvidia,tegra194",
+        l4t="35.4.1",
+        drivers=TEGRA,
+    ),
+    "jetson-orin-nano": told(
+        "NVIDIA Jetson Orin Nano Developer Kit",
+        parts=("0xd42",),
+        features=A76,
+        libc="glibc 2.35",
+        cores=6,
+        tree="nvidia,p3768-0000+p3767-0005 nvidia,p3767-0005 nvidia,tegra234",
+        l4t="36.4.3",
+        drivers=NVIDIA,
+    ),
+    "jetson-orin-nx": told(
+        "NVIDIA Jetson Orin NX Engineering Reference Developer Kit",
+        parts=("0xd42",),
+        features=A76,
+        libc="glibc 2.35",
+        cores=8,
+        tree="nvidia,p3768-0000+p3767-0000 nvidia,p3767-0000 nvidia,tegra234",
+        l4t="36.4.3",
+        drivers=NVIDIA,
+    ),
+    "jetson-orin-agx": told(
+        "NVIDIA Jetson AGX Orin Developer Kit",
+        parts=("0xd42",),
+        features=A76,
+        libc="glibc 2.35",
+        cores=12,
+        tree="nvidia,p3737-0000+p3701-0000 nvidia,p3701-0000 nvidia,tegra234",
+        l4t="36.4.3",
+        drivers=NVIDIA,
+    ),
+    "rock-5b": told(
+        "Radxa ROCK 5B",
+        parts=("0xd05", "0xd0b"),
+        features=A76,
+        libc="glibc 2.31",
+        cores=8,
+        tree="radxa,rock-5b rockchip,rk3588",
+        drivers=f"looked {LIB}/libOpenCL.so.1 {LIB}/libmali.so.1",
+    ),
 }
 
 
@@ -59,7 +147,14 @@ def facts_of(name: str, **changes: object) -> DeviceFacts:
 
 @pytest.mark.parametrize("name", DEVICES)
 def test_a_board_is_itself(name: str) -> None:
-    assert mismatches(facts_of(name), load_board(name), bundle_for(name)) == []
+    board = load_board(name)
+    assert mismatches(facts_of(name), board, bundle_for(name)) == []
+    if board.gpu is not None:
+        assert mismatches(facts_of(name), board, gpu_bundle_for(name), 1) == []
+
+
+def test_every_board_on_the_network_says_something_of_itself_here() -> None:
+    assert set(DEVICES) == {board.name for board in list_boards() if board.transport == "ssh"}
 
 
 def test_every_fact_is_read() -> None:
@@ -77,14 +172,20 @@ def test_every_fact_is_read() -> None:
         available_bytes=1_942_198 * 1024,
         free_bytes=9_000_000 * 1024,
         hashes=True,
+        compatible=("radxa,rock-5b", "rockchip,rk3588"),
+        drivers=(f"{LIB}/libOpenCL.so.1", f"{LIB}/libmali.so.1"),
     )
+    assert facts_of("jetson-orin-nano").l4t == "36.4.3"
+    assert facts_of("jetson-tx2").parts == ("0x4e:0x003", "0x4e:0xd07", "0x41:0x003", "0x41:0xd07")
 
 
 def test_what_a_device_does_not_say_speaks_against_nothing() -> None:
+    gpu_bundle = gpu_bundle_for("jetson-orin-nano")
     silent = read_facts("sha256sum\t/bin/sha256sum\nnoise\n\t\n")
     assert silent == DeviceFacts(hashes=True)
     assert silent.name == "unknown device"
     assert mismatches(silent, load_board("raspberry-pi-4"), bundle_for("raspberry-pi-4")) == []
+    assert mismatches(silent, load_board("jetson-orin-nano"), gpu_bundle) == []
 
 
 def test_numbers_that_no_board_has_are_unknown() -> None:

@@ -2,12 +2,12 @@ import dataclasses
 
 import pytest
 
-from svitkit.boards.board import complete_board, load_board
+from svitkit.boards.board import Board, complete_board, load_board
 from svitkit.boards.device_facts import MUSL, DeviceFacts
 from svitkit.boards.machine import read_machine
 from svitkit.boards.preflight import check_bundle, mismatches, missing_features
 from svitkit.errors import ConfigError
-from svitkit.manifest import Manifest, ModelMetadata, Normalization, TensorSpec
+from svitkit.manifest import GpuPlan, Manifest, ModelMetadata, Normalization, TensorSpec
 
 
 def bundle_for(name: str, **changes: object) -> Manifest:
@@ -45,6 +45,25 @@ def bundle_for(name: str, **changes: object) -> Manifest:
         files={},
     )
     return dataclasses.replace(manifest, **changes)
+
+
+def gpu_plan(board: Board) -> GpuPlan:
+    """What a bundle for the GPU of a board says of it."""
+    assert board.gpu is not None
+    return GpuPlan(
+        api=board.gpu.api,
+        architecture=board.gpu.architecture,
+        allows_cpu=board.gpu.allows_cpu,
+        precision="fp16",
+        launches=40,
+        prepared=3,
+        bytes_moved=1 << 20,
+    )
+
+
+def gpu_bundle_for(name: str, **changes: object) -> Manifest:
+    """A bundle for the GPU of a board: for none of this machine, which has one or has not."""
+    return bundle_for(name, gpu=gpu_plan(load_board(name)), **changes)
 
 
 def test_a_single_file_runs_where_the_c_library_is_musl_or_old() -> None:

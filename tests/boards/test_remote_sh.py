@@ -202,6 +202,63 @@ def test_the_facts_are_lines_of_a_key_and_a_value(board: Board) -> None:
     assert {"architecture", "kernel", "libc", "cores", "MemTotal", "free_kib"} <= facts.keys()
 
 
+def plant(root: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+
+
+def facts_under(board: Board, root: Path) -> dict[str, str]:
+    """Asks a board that is described by files for its facts."""
+    plant(root, {"proc/cpuinfo": "", "proc/meminfo": "MemTotal: 1 kB\n"})
+    board.environment |= {"SVITKIT_ROOT": str(root)}
+    status, said, stderr = board.ask("facts")
+    assert (status, stderr) == (0, "svitkit-begin\n\nsvitkit-end 0\n")
+    return dict(line.split("\t", 1) for line in said.splitlines())
+
+
+def test_a_jetson_says_its_soc_its_release_its_driver_and_its_toolkit(board: Board, tmp_path: Path) -> None:
+    release = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025"
+    files = {
+        "proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0005\0nvidia,p3767-0005\0nvidia,tegra234\0",
+        "etc/nv_tegra_release": f"{release}\n# KERNEL_VARIANT: oot\n",
+        "usr/lib/aarch64-linux-gnu/nvidia/libcuda.so.1": "",
+        "usr/local/cuda/version.json": '{\n "cuda" : {\n  "name" : "CUDA SDK",\n  "version" : "12.6.68"\n }\n}\n',
+    }
+    plant(tmp_path / "root", files)
+    facts = facts_under(board, tmp_path / "root")
+    assert facts["compatible"].split() == ["nvidia,p3768-0000+p3767-0005", "nvidia,p3767-0005", "nvidia,tegra234"]
+    assert (facts["l4t"], facts["cuda_toolkit"]) == ("36.4.3", "12.6.68")
+    assert facts["drivers"].split() == ["looked", "/usr/lib/aarch64-linux-gnu/nvidia/libcuda.so.1"]
+
+
+def test_an_older_jetson_has_other_places_and_another_file_of_its_toolkit(board: Board, tmp_path: Path) -> None:
+    files = {
+        "etc/nv_tegra_release": "# R32 (release), REVISION: 7.1, GCID: 29818004, BOARD: t210ref, EABI: aarch64\n",
+        "usr/lib/aarch64-linux-gnu/tegra/libcuda.so.1": "",
+        "usr/local/cuda/version.txt": "CUDA Version 10.2.300\n",
+    }
+    plant(tmp_path / "root", files)
+    facts = facts_under(board, tmp_path / "root")
+    assert (facts["l4t"], facts["cuda_toolkit"]) == ("32.7.1", "10.2.300")
+    assert facts["drivers"].split() == ["looked", "/usr/lib/aarch64-linux-gnu/tegra/libcuda.so.1"]
+
+
+def test_opencl_libraries_are_named_and_a_board_without_drivers_says_that_it_looked(
+    board: Board, tmp_path: Path
+) -> None:
+    plant(tmp_path / "rock", {f"usr/lib/aarch64-linux-gnu/{name}": "" for name in ("libOpenCL.so.1", "libmali.so.1")})
+    rock = facts_under(board, tmp_path / "rock")
+    assert rock["drivers"].split() == [
+        "looked",
+        "/usr/lib/aarch64-linux-gnu/libOpenCL.so.1",
+        "/usr/lib/aarch64-linux-gnu/libmali.so.1",
+    ]
+    bare = facts_under(board, tmp_path / "bare")
+    assert bare["drivers"].split() == ["looked"]
+    assert not {"compatible", "l4t", "cuda_toolkit"} & bare.keys()
+
+
 def test_governors_are_set_and_return_when_the_connection_ends(board: Board, tmp_path: Path) -> None:
     files = [tmp_path / f"root/sys/devices/system/cpu/cpufreq/policy{policy}/scaling_governor" for policy in (0, 4)]
     for file, name in zip(files, ("ondemand", "schedutil"), strict=True):

@@ -11,7 +11,7 @@ from rich.console import Console
 from svitkit.cli.bundle_view import view_bundle
 from svitkit.errors import ConfigError
 from svitkit.files import sha256
-from svitkit.manifest import KernelChoice, LIFLayer, SparseWeights, read_manifest, write_manifest
+from svitkit.manifest import GpuPlan, KernelChoice, LIFLayer, SparseWeights, read_manifest, write_manifest
 from svitkit.runtime.bench.profile import LayerTime, Profile
 from svitkit.runtime.bench.record import write_record
 from tests.runtime import bundles
@@ -170,6 +170,76 @@ def test_lists_and_the_layer_of_the_same_name_have_their_own_predictions(bundle:
         ("list", 10.0),
         ("event", 20.0),
     ]
+
+
+LAUNCHES = """\
+device cuda 87 kernels.ptx
+tensor 7 turned float32 workspace 320 1 8
+prepare turn stem 1 1 1 32 1 1 2 1 7
+launch scale stem 1 1 1 32 1 1 3 3 7 0
+launch fire fire 1 1 1 32 1 1 4 6 4 3 2
+launch count head 1 1 1 32 1 1 2 5 4
+"""
+"""A kernel's arguments have no order that says which it writes."""
+PLAN = GpuPlan(
+    api="cuda",
+    architecture="sm_87",
+    allows_cpu=False,
+    precision="fp16",
+    launches=3,
+    prepared=1,
+    bytes_moved=2048,
+)
+
+
+def turn_to_gpu(bundle: Path, mode: str, plan: GpuPlan = PLAN) -> None:
+    """Gives a bundle launches in place of calls."""
+    lines = (bundle / "program.txt").read_text().splitlines(keepends=True)
+    (bundle / "program.txt").write_text("".join(line for line in lines if not line.startswith("call")) + LAUNCHES)
+    manifest = read_manifest(bundle)
+    model = dataclasses.replace(manifest.model, mode=mode)
+    write_manifest(bundle, dataclasses.replace(manifest, model=model, gpu=plan))
+
+
+def test_a_bundle_for_a_gpu_says_what_it_asks_of_it_in_each_step_and_in_an_inference(bundle: Path) -> None:
+    turn_to_gpu(bundle, "step")
+    result, _ = view_bundle(bundle)
+    assert result["gpu"] == {
+        "api": "cuda",
+        "architecture": "sm_87",
+        "allows_cpu": False,
+        "precision": "fp16",
+        "launches_per_run": 3,
+        "launches_per_inference": 12,
+        "launches_at_load": 1,
+        "bytes_moved_estimate": 8192,
+        "device_memory_bytes": 384,
+    }
+    assert [(layer["layer"], layer["kernel"], layer["shape"], layer["dtype"]) for layer in result["layers"]] == [
+        ("stem", "scale", (8,), "float32"),
+        ("fire", "fire", (1, 1, 8), "uint8"),
+        ("head", "count", (2,), "float32"),
+    ]
+    text = shown(bundle)
+    assert line(text, "launches per inference").split(maxsplit=3)[3].strip() == "12 (3 in each of 4 time steps)"
+    assert "8.0 KiB (estimate: every buffer once a launch)" in text
+    assert "0.4 KiB: weights 0.0 KiB, states 0.0 KiB, workspace 0.3 KiB" in text
+    assert "sm_87 or newer" in text
+    assert "host (its GPU)" in line(text, "board ")
+
+
+def test_in_sequence_mode_one_run_is_an_inference(bundle: Path) -> None:
+    turn_to_gpu(bundle, "sequence", dataclasses.replace(PLAN, api="opencl", architecture=None, allows_cpu=True))
+    gpu = view_bundle(bundle)[0]["gpu"]
+    assert (gpu["launches_per_run"], gpu["launches_per_inference"], gpu["bytes_moved_estimate"]) == (3, 3, 2048)
+    text = shown(bundle)
+    assert line(text, "launches per inference").split() == ["launches", "per", "inference", "3"]
+    assert "opencl, a CPU may take the GPU's place" in text
+
+
+def test_a_bundle_for_the_cpu_says_nothing_of_gpus(bundle: Path) -> None:
+    assert view_bundle(bundle)[0]["gpu"] is None
+    assert "On the GPU" not in shown(bundle)
 
 
 def test_a_record_for_what_is_no_bundle_is_refused(svitkit) -> None:

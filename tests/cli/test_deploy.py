@@ -8,7 +8,7 @@ import pytest
 
 from svitkit.boards.board import load_board
 from svitkit.boards.transports import QEMU, SYSROOT
-from svitkit.deploy import default_folder, prepare_folder
+from svitkit.deploy import DeployOptions, default_folder, prepare_folder, require_buildable
 from svitkit.errors import ConfigError
 
 KEYS = {
@@ -38,6 +38,38 @@ def test_the_default_folder_names_model_and_board_and_is_one_folder():
     assert default_folder("digits-spikformer", board) == Path("svitkit-out/digits-spikformer-host")
     assert default_folder("../my/ckpt", board) == Path("svitkit-out/ckpt-host")
     assert default_folder("pkg.nets:build", board) == Path("svitkit-out/pkg.nets-build-host")
+
+
+def test_what_is_deployed_to_cpu_and_gpu_of_a_board_lies_in_two_folders():
+    orin, pocl = load_board("jetson-orin-nano"), load_board("pocl")
+    assert default_folder("net", orin, "gpu") == Path("svitkit-out/net-jetson-orin-nano-gpu")
+    assert default_folder("net", orin, "cpu") == Path("svitkit-out/net-jetson-orin-nano")
+    assert default_folder("net", pocl, "gpu") == Path("svitkit-out/net-pocl")
+
+
+@pytest.mark.parametrize(
+    ("board", "options", "says"),
+    [
+        (
+            "raspberry-pi-4",
+            {},
+            r"raspberry-pi-4 has no GPU that svitkit builds for. These boards have one: jetson-nano",
+        ),
+        ("jetson-orin-nano", {"single_file": True}, r"static program, which cannot load the driver of a GPU"),
+        ("jetson-orin-nano", {"objective": "latency"}, r"predicted for CPUs alone"),
+        ("jetson-orin-nano", {"threads": 4}, r"--threads 4: on a GPU"),
+    ],
+)
+def test_what_no_gpu_can_do_is_said_before_any_work(board, options, says):
+    with pytest.raises(ConfigError, match=says):
+        require_buildable(load_board(board), DeployOptions(device="gpu", **options))
+
+
+def test_a_board_is_deployed_to_with_the_gpu_that_is_asked_for():
+    orin = load_board("jetson-orin-nano")
+    assert require_buildable(orin, DeployOptions(device="gpu", threads=1)).gpu == orin.gpu
+    pi = load_board("raspberry-pi-4")
+    assert require_buildable(pi, DeployOptions(single_file=True, objective="latency", threads=4)) is pi
 
 
 def test_a_folder_with_something_else_in_it_is_refused(tmp_path):

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from svitkit import doctor
+from svitkit.boards.gpu_devices import Found, GpuDevice
 from svitkit.doctor import PACKAGES, Check, is_ready
 from svitkit.zoo import ZOO
 
@@ -30,6 +32,19 @@ def test_one_board_is_shown_with_the_sources_of_its_facts(svitkit):
     assert "raspberrypi" in done.stdout
 
 
+def test_boards_name_their_gpus_and_the_versions_of_cuda_and_jetpack_with_sources(svitkit):
+    boards = {board["name"]: board for board in only_object(svitkit("boards", "--json").stdout)["boards"]}
+    orin, pi = boards["jetson-orin-nano"]["gpu"], boards["raspberry-pi-4"]["gpu"]
+    assert (orin["api"], orin["architecture"], pi) == ("cuda", "sm_87", None)
+    listed = {line.split()[0]: line for line in svitkit("boards").stdout.splitlines()[2:]}
+    for word in ("CUDA sm_87", " to ".join(orin["cuda"]), " to ".join(orin["jetpack"])):
+        assert word in listed["jetson-orin-nano"]
+    assert "OpenCL" in listed["rock-5b"]
+    shown = svitkit("boards", "jetson-orin-nano").stdout
+    assert all(f"gpu: {fact}" in shown for fact in ("architecture", "cuda", "jetpack", "device_tree"))
+    assert "developer.nvidia.com" in shown
+
+
 def test_a_misspelt_board_gets_the_nearest_name(svitkit):
     done = svitkit("boards", "raspbery-pi-4", "--json")
     assert (done.returncode, done.stdout) == (1, "")
@@ -51,6 +66,23 @@ def test_doctor_names_every_package_and_agrees_with_its_exit_code(svitkit):
     assert done.returncode == (0 if report["ready"] else 3)
     named = {check["name"] for check in report["checks"]}
     assert {name for names in PACKAGES.values() for name in names} <= named
+
+
+def test_doctor_says_which_drivers_of_gpus_there_are_and_needs_none(svitkit):
+    checks = {check["name"]: check for check in only_object(svitkit("doctor", "--json").stdout)["checks"]}
+    for name in ("GPU driver libcuda.so.1", "GPU driver libOpenCL.so.1", "board pocl"):
+        assert checks[name]["found"]
+        assert checks[name]["required"] is False
+
+
+def test_doctor_names_devices_with_what_they_are_and_how_to_get_pocl(monkeypatch):
+    orin = GpuDevice(api="cuda", type="gpu", name="Orin", driver="12.6", architecture="sm_87")
+    monkeypatch.setattr(doctor, "find_devices", lambda: Found(devices=(orin,), missing={"opencl": "no OpenCL"}))
+    monkeypatch.setattr(doctor, "_build_programs", dict)  # each takes a second to start
+    checks = {check.name: check for check in doctor.examine()}
+    assert checks["GPU driver libcuda.so.1"].found == "Orin (sm_87, driver 12.6)"
+    assert (checks["GPU driver libOpenCL.so.1"].found, checks["GPU driver libOpenCL.so.1"].ok) == ("no OpenCL", False)
+    assert checks["board pocl"].found == "no OpenCL; on Debian or Ubuntu: apt-get install pocl-opencl-icd"
 
 
 @pytest.mark.parametrize(("required", "ready"), [(True, False), (False, True)])

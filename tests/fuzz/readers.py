@@ -38,7 +38,7 @@ from svitkit.runtime.bench.runner_report import parse_report
 from svitkit.runtime.bench.sustained import sustained_sensors
 from svitkit.runtime.import_onnx import import_onnx
 from svitkit.runtime.pipeline import lower_network
-from tests.boards.test_preflight import bundle_for
+from tests.boards.test_preflight import bundle_for, gpu_bundle_for
 from tests.fuzz import libsvit, seeds
 from tests.fuzz.mutate import (
     BYTES,
@@ -151,8 +151,10 @@ def text_report(content: bytes, folder: Path) -> None:
 
 
 def text_facts(content: bytes, folder: Path) -> None:
-    """Reads what a board says of itself, and compares a bundle with it."""
-    mismatches(read_facts(content.decode(errors="replace")), load_board("raspberry-pi-4"), bundle_for("raspberry-pi-4"))
+    """Reads what a board says of itself, and compares bundles with it."""
+    found = read_facts(content.decode(errors="replace"))
+    mismatches(found, load_board("raspberry-pi-4"), bundle_for("raspberry-pi-4"))
+    mismatches(found, load_board("jetson-orin-nano"), gpu_bundle_for("jetson-orin-nano"), 1)
 
 
 def compressed_idx(content: bytes, folder: Path) -> None:

@@ -29,7 +29,7 @@ from tests.boards.test_device_facts import DEVICES
 from tests.export.quantized import quantize, quantize_neurons
 from tests.export.reduced import reduced, shallow
 from tests.fuzz import libsvit
-from tests.runtime import bundles, node_suite
+from tests.runtime import bundles, gpu_bundles, node_suite
 from tests.runtime.bench.test_record import record
 from tests.runtime.sysfs_trees import BOARDS
 from tests.runtime.test_sparse import SPARSE_PROGRAM
@@ -176,11 +176,15 @@ def board_files() -> Sequence[bytes]:
 
 
 def programs() -> Sequence[bytes]:
-    """The tiny network's program, with and without facts, and the one whose weights are stored without zeros."""
+    """The tiny network's program, with and without facts, whose weights are stored without zeros, and for a GPU.
+
+    The last is refused for want of a driver, after it was read whole: kernels on a GPU check no bounds.
+    """
     libsvit.build()
     facts = "steps 2\nframe 1 1 2 4 255 0.5 0.25\nclass even\nclass odd\ngolden 3 0.001\nend\n"
     whole = bundles.PROGRAM.removesuffix("end\n") + facts
-    return [bundles.PROGRAM.encode(), whole.encode(), SPARSE_PROGRAM.encode()]
+    gpu = gpu_bundles.PROGRAM.replace("opencl any kernels.cl", "cuda 999 kernels.ptx")
+    return [bundles.PROGRAM.encode(), whole.encode(), SPARSE_PROGRAM.encode(), gpu.encode()]
 
 
 def reports() -> Sequence[bytes]:
@@ -189,13 +193,15 @@ def reports() -> Sequence[bytes]:
     numbers = dict.fromkeys(("load_ns", "first_ns", "warmup", "weights_bytes", "state_bytes", "workspace_bytes"), 4096)
     memory = dict.fromkeys(("vm_hwm_bytes", "pss_bytes", "private_bytes", "floor_bytes"), 8192)
     report = {**numbers, **memory, "samples_ns": [1, 2, 3], "cpu_features": ["fp"], "threads": 1, "profile": [layer]}
+    device = {"api": "opencl", "type": "cpu", "name": "pthread", "driver": "OpenCL 3.0 PoCL"}
+    on_gpu = {"device": device, "system_memory_bytes": 4096}
     readings = [{"at_ns": 5, "values": ["48000", None]}] * 2
     phases = {
         "sustained": {"windows": [{"start_ns": 0, "count": 9, "p50_ns": 1, "max_ns": 2}], "readings": readings},
         "stream": {"period_ns": 10, "latencies_ns": [3, 4]},
         "energy": {"active_ns": 1, "idle_ns": 2, "end_ns": 3, "inferences": 7, "readings": readings},
     }
-    return [json.dumps(report | each).encode() for each in ({}, {**phases, "warmup": 3, "is_steady": True})]
+    return [json.dumps(report | each).encode() for each in ({}, {**phases, **on_gpu, "warmup": 3, "is_steady": True})]
 
 
 def facts() -> Sequence[bytes]:

@@ -20,12 +20,13 @@ from svitkit.runtime.bench.energy import Energy
 from svitkit.runtime.bench.latency import summarize_latency
 from svitkit.runtime.bench.profile import Profile
 from svitkit.runtime.bench.record import Accuracy, BenchRecord, Golden, Memory, record_json
-from svitkit.runtime.bench.runner_report import LayerTime
+from svitkit.runtime.bench.runner_report import LayerTime, RunnerDevice
 from svitkit.runtime.bench.streaming import Stream
 from svitkit.runtime.bench.sustained import Sustained, SustainedWindow
 from tests.runtime.bundles import metadata
 
 MILLISECOND = 1_000_000
+ORIN = RunnerDevice(api="cuda", type="gpu", name="Orin", driver="CUDA 12.6")
 KIBIBYTE = 1024
 
 
@@ -41,6 +42,7 @@ def record(
     threads: int = 1,
     bundle_sha256: str = "ab" * 32,
     device: str = "Raspberry Pi 4 Model B Rev 1.4",
+    ran_on: RunnerDevice | None = None,
 ) -> BenchRecord:
     """A record of 200 images; not valid where there are reasons."""
     samples = tuple(round(sample * MILLISECOND) for sample in samples_ms)
@@ -49,6 +51,7 @@ def record(
         board=board,
         built_for=board,
         device=device,
+        ran_on=ran_on,
         emulated=emulated,
         started_at="2026-01-02T03:04:05+00:00",
         versions={"svitkit": "0.1.0", "tvm": "0.27.0"},

@@ -6,7 +6,7 @@ import pytest
 
 from svitkit.report.pareto import Point, best, front
 from svitkit.runtime.bench.record import Accuracy
-from tests.report.records import record, run
+from tests.report.records import ORIN, record, run
 
 
 def test_the_front_holds_what_nothing_beats_and_equals_stay_together():
@@ -47,6 +47,14 @@ def test_every_board_has_a_front_of_its_own():
         run("a", record(board="quick", accuracy=90.0, samples_ms=(1.0,) * 5)),
     ]
     assert best([Point(each) for each in runs]) == {"a on slow", "a on quick"}
+
+
+def test_cpu_and_gpu_of_a_board_have_fronts_of_their_own():
+    runs = [
+        run("a", record(accuracy=90.0, samples_ms=(9.0,) * 5)),
+        run("a", record(accuracy=90.0, samples_ms=(1.0,) * 5, ran_on=ORIN)),
+    ]
+    assert best([Point(each) for each in runs]) == {"a on raspberry-pi-4", "a on raspberry-pi-4, GPU"}
 
 
 def test_the_time_of_an_emulator_decides_on_no_front():

@@ -9,7 +9,8 @@ import pytest
 from svitkit.errors import ConfigError
 from svitkit.report.runs import by_place, read_runs, styles
 from svitkit.runtime.bench.record import Accuracy, record_json
-from tests.report.records import deploy, record, run
+from svitkit.runtime.bench.runner_report import RunnerDevice
+from tests.report.records import ORIN, deploy, record, run
 
 
 def write(path: Path, **changes: object) -> Path:
@@ -204,3 +205,19 @@ def test_boards_come_before_emulators_and_methods_keep_their_style():
     runs = [run("a", record(board="q", emulated=True)), run("b", record(board="pi")), run("a", record(board="pi"))]
     assert [(title, len(own)) for title, own in by_place(runs).items()] == [("pi", 2), ("q (emulated)", 1)]
     assert styles(runs) == {"a": 0, "b": 1}  # the same on every board
+
+
+def test_cpu_and_gpu_of_a_board_are_two_places_and_no_run_passes_for_the_other(tmp_path):
+    paths = [write(tmp_path / f"{name}.json", ran_on=device) for name, device in (("cpu", None), ("gpu", ORIN))]
+    found = read_runs([f"int8={path}" for path in paths]).runs
+    assert [each.label for each in found] == ["int8 on raspberry-pi-4", "int8 on raspberry-pi-4, GPU"]
+    assert {title: len(own) for title, own in by_place(found).items()} == {
+        "raspberry-pi-4": 1,
+        "raspberry-pi-4, GPU": 1,
+    }
+
+
+def test_what_ran_in_place_of_a_gpu_is_an_emulated_one():
+    pocl = RunnerDevice(api="opencl", type="cpu", name="pthread-EPYC", driver="OpenCL 3.1")
+    (title,) = by_place([run("a", record(board="pocl", emulated=True, ran_on=pocl))])
+    assert title == "pocl (emulated)"

@@ -13,7 +13,7 @@ from svitkit.report.sections.layers import layers
 from svitkit.report.sections.load import load
 from svitkit.report.sections.overview import overview
 from svitkit.report.sections.tradeoffs import tradeoffs
-from tests.report.records import MANIFEST, SPEC, Artefacts, decisions, record, run, with_load
+from tests.report.records import MANIFEST, ORIN, SPEC, Artefacts, decisions, record, run, with_load
 
 ARTEFACTS = Artefacts(manifest=MANIFEST, spec=SPEC, decisions=decisions("svitkit,int8"))
 
@@ -50,6 +50,20 @@ def test_times_of_an_emulator_are_called_so_wherever_they_stand():
     assert emulated.blocks[1].caption.startswith("Times of the emulator")
     (fold,) = (fold for fold in only(layers(runs), Fold) if "qemu" in fold.summary)
     assert "times of the emulator" in fold.summary
+
+
+def test_the_processor_that_ran_stands_beside_every_run():
+    memory = replace(record().memory, system_bytes=50 << 20)
+    runs = [run("a"), run("a", replace(record(ran_on=ORIN), memory=memory))]
+    (table,) = only(overview(runs), Table)
+    assert [row[table.columns.index("board")] for row in texts(table)] == ["raspberry-pi-4", "raspberry-pi-4, GPU"]
+    on_cpu, on_gpu = (dict(texts(fold.blocks[0])) for fold in only(environment(runs), Fold))
+    assert (on_cpu["ran on"], on_gpu["ran on"]) == ("CPU", "GPU Orin (CUDA 12.6)")
+    assert on_gpu["memory of the system"] == "51,200 KiB less free, by all programs and drivers"
+    assert "memory of the system" not in on_cpu
+    said, alone = (only(overview(shown), Paragraph)[0].text for shown in (runs, runs[:1]))
+    assert "CPU and GPU of a board count as two boards" in said
+    assert "GPU" not in alone
 
 
 def test_the_front_is_a_staircase_through_those_that_nothing_beats():

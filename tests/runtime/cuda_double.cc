@@ -1,13 +1,13 @@
-// A test double of CUDA's driver, built as libcuda.so.1: it takes OpenCL C where the driver takes PTX, and PoCL runs it in
-// shared virtual memory. It keeps to the letter of the driver's reference where libsvit could rely on less: what is queued
-// happens in cuStreamSynchronize and not before, captured copies want pinned memory, every pointer must lie in an
-// allocation, and what is left when the context goes is reported. It says nothing about speed.
+// A test double of CUDA's driver, built as libcuda.so.1: it takes OpenCL C where the driver takes PTX, and PoCL runs it
+// in shared virtual memory. It is stricter than the driver: what is queued happens in cuStreamSynchronize and not before,
+// captured copies want pinned memory, every pointer must lie in an allocation, memory is not zero, and what is left when
+// the context goes is reported. It says nothing about speed.
 //
 //   DOUBLE_CAPABILITY  its compute capability, 87 unless given; DOUBLE_NAME its name
 //   DOUBLE_MEMORY      bytes that it has
 //   DOUBLE_FAILS       name of a function that gives CUDA_ERROR_NOT_SUPPORTED
 //   DOUBLE_COUNTS      file that gets the number of calls of every function, and what was left
-// Compiled with -DWITHOUT_GRAPHS it is a driver without graphs.
+// Compiled with -DLIKE_CUDA_10 it is an early driver with graphs, with -DWITHOUT_GRAPHS one that has none.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -58,6 +58,12 @@ constexpr Meaning kMeanings[] = {
     {kNotSupported, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
     {kCaptureUnsupported, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", "operation not permitted when stream is capturing"},
 };
+
+const Meaning* meaning(int code) {
+  const auto fits = [&](const Meaning& each) { return each.code == code; };
+  const auto* found = std::find_if(std::begin(kMeanings), std::end(kMeanings), fits);
+  return found == std::end(kMeanings) ? nullptr : found;
+}
 
 using Operation = std::function<int()>;
 using Operations = std::vector<Operation>;
@@ -184,20 +190,24 @@ DOUBLE cuInit(unsigned flags) {
 }
 
 DOUBLE cuDriverGetVersion(int* version) {
+#ifdef LIKE_CUDA_10
   *version = 10020;
+#else
+  *version = 12060;
+#endif
   return kSuccess;
 }
 
 DOUBLE cuGetErrorName(int code, const char** text) {
-  const auto* found = std::find_if(std::begin(kMeanings), std::end(kMeanings), [&](const Meaning& m) { return m.code == code; });
-  *text = found == std::end(kMeanings) ? nullptr : found->name;
-  return *text ? kSuccess : kInvalidValue;
+  const Meaning* found = meaning(code);
+  *text = found ? found->name : nullptr;
+  return found ? kSuccess : kInvalidValue;
 }
 
 DOUBLE cuGetErrorString(int code, const char** text) {
-  const auto* found = std::find_if(std::begin(kMeanings), std::end(kMeanings), [&](const Meaning& m) { return m.code == code; });
-  *text = found == std::end(kMeanings) ? nullptr : found->text;
-  return *text ? kSuccess : kInvalidValue;
+  const Meaning* found = meaning(code);
+  *text = found ? found->text : nullptr;
+  return found ? kSuccess : kInvalidValue;
 }
 
 DOUBLE cuDeviceGetCount(int* count) {
@@ -235,7 +245,11 @@ DOUBLE cuDevicePrimaryCtxRetain(void** context, int) {
   return kSuccess;
 }
 
+#ifdef LIKE_CUDA_10
 DOUBLE cuDevicePrimaryCtxRelease(int) {
+#else
+DOUBLE cuDevicePrimaryCtxRelease_v2(int) {
+#endif
   ENTER_WITHOUT_CONTEXT();
   if (retained == 0 || current != 0) return kInvalidContext;
   if (--retained > 0) return kSuccess;
@@ -396,9 +410,10 @@ DOUBLE cuLaunchKernel(Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, uns
   return queue(stream, [=] {
     for (cl_uint i = 0; i < kernel->parameters; ++i) {
       if (!lies_in(memory, arguments[i], 1)) return kIllegalAddress;
-      if (cl.clSetKernelArgSVMPointer(kernel->kernel, i, reinterpret_cast<void*>(arguments[i])) != 0) return kIllegalAddress;
+      cl.clSetKernelArgSVMPointer(kernel->kernel, i, reinterpret_cast<void*>(arguments[i]));
     }
-    const std::size_t local[] = {bx, by, bz}, global[] = {std::size_t{gx} * bx, std::size_t{gy} * by, std::size_t{gz} * bz};
+    const std::size_t local[] = {bx, by, bz};
+    const std::size_t global[] = {std::size_t{gx} * bx, std::size_t{gy} * by, std::size_t{gz} * bz};
     if (cl.f.clEnqueueNDRangeKernel(cl.queue, kernel->kernel, 3, nullptr, global, local, 0, nullptr, nullptr) != 0) {
       return kInvalidValue;
     }
@@ -424,7 +439,11 @@ DOUBLE cuStreamEndCapture(Stream* stream, Operations** graph) {
   return kSuccess;
 }
 
-DOUBLE cuGraphInstantiate_v2(Operations** executable, Operations* graph, void**, char*, std::size_t) {
+#ifdef LIKE_CUDA_10
+DOUBLE cuGraphInstantiate(Operations** executable, Operations* graph, void**, char*, std::size_t) {
+#else
+DOUBLE cuGraphInstantiateWithFlags(Operations** executable, Operations* graph, unsigned long long) {
+#endif
   ENTER();
   *executable = new Operations(*graph);
   ++handles;

@@ -1,4 +1,4 @@
-"""Plays a hand-written network as a GPU would: kernels in OpenCL C, through libsvit, on whatever OpenCL device there is."""
+"""Plays a hand-written network as a GPU would: kernels in OpenCL C, through libsvit, on any OpenCL device."""
 
 from __future__ import annotations
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+from pathlib import Path
 
 MISSING = "no OpenCL device that is a CPU: scripts/install_pocl, or apt-get install pocl-opencl-icd ocl-icd-libopencl1"
 _CPU, _NAME = 1 << 1, 0x102B
@@ -12,6 +14,10 @@ _CPU, _NAME = 1 << 1, 0x102B
 @functools.cache
 def find_device() -> str | None:
     """Returns the name of the first OpenCL device that is a CPU, None where there is none."""
+    # For the loader of ICDs, here and in programs that tests start: it shall not take a GPU of this machine instead.
+    icds = sorted(Path("/etc/OpenCL/vendors").glob("pocl*.icd"))
+    if icds:
+        os.environ.setdefault("OCL_ICD_VENDORS", str(icds[0]))
     try:
         opencl = ctypes.CDLL("libOpenCL.so.1")
     except OSError:

@@ -37,6 +37,11 @@ def overview(runs: Sequence[Run]) -> Section:
             "never a board's, and decide on no front; their memory is the plan of the bundle (weights, states, "
             "workspace), not the peak of a process."
         )
+    if any(run.record.on_gpu for run in runs):
+        said += (
+            " CPU and GPU of a board count as two boards: the memory of a process lacks what the driver of a GPU "
+            "takes, for which the memory of the system stands under Environment."
+        )
     invalid = sum(not run.record.valid for run in runs)
     warning = [] if not invalid else [Paragraph(text=_invalid_text(invalid, len(runs)), warning=True)]
     rows = [_row(point, style[point.run.name], point.run.label in winners) for point in points]

@@ -9,7 +9,7 @@ from svitkit.errors import ConfigError
 from svitkit.runtime.bench.baseline import read_baseline
 from svitkit.runtime.bench.fleet_results import FleetRun, RunKey, open_results
 from svitkit.runtime.bench.record import BenchRecord, write_record
-from tests.runtime.bench.test_record import record
+from tests.runtime.bench.test_record import ORIN, record
 
 PLACE = "pi4-left"
 
@@ -62,12 +62,13 @@ def test_a_record_alone_stands_for_its_family_and_mode_on_its_place(tmp_path: Pa
     baseline = read_baseline(tmp_path / "record.json")
     assert baseline.find(key("any"), "spikformer", "sequence") == [measured()]
     assert baseline.find(key("any"), "spikformer", "step") == []
-    baseline.require([(key("any"), "spikformer", "sequence"), (key("any", "elsewhere"), "spikformer", "sequence")])
-    two = [(key("one"), "spikformer", "sequence"), (key("two"), "spikformer", "sequence")]
+    here, elsewhere = ((key("any", place), "spikformer", "sequence", "cpu") for place in (PLACE, "elsewhere"))
+    baseline.require([here, elsewhere])
+    two = [(key(name), "spikformer", "sequence", "cpu") for name in ("one", "two")]
     with pytest.raises(ConfigError, match="is one record, and 2 runs could be compared with it"):
         baseline.require(two)
     with pytest.raises(ConfigError, match=r"has none of the runs.*It holds: spikformer \(sequence\) on pi4-left"):
-        baseline.require([(key(), "qkformer", "sequence")])
+        baseline.require([(key(), "qkformer", "sequence", "cpu")])
 
 
 def test_a_baseline_that_has_nothing_to_do_with_the_runs_is_refused(tmp_path: Path) -> None:
@@ -77,7 +78,19 @@ def test_a_baseline_that_has_nothing_to_do_with_the_runs_is_refused(tmp_path: Pa
         with pytest.raises(
             ConfigError, match=r"has none of the runs that are to be compared.*: net on pi4-left\. Name"
         ):
-            baseline.require([(other, "spikformer", "sequence")])
+            baseline.require([(other, "spikformer", "sequence", "cpu")])
     empty = read_baseline(write_night(tmp_path / "empty.jsonl", failed))
     with pytest.raises(ConfigError, match="It holds: no run that was measured"):
-        empty.require([(key(), "spikformer", "sequence")])
+        empty.require([(key(), "spikformer", "sequence", "cpu")])
+
+
+def test_what_was_built_for_the_cpu_is_no_baseline_of_what_was_built_for_the_gpu(tmp_path: Path) -> None:
+    on_gpu = measured(ran_on=ORIN)
+    baseline = read_baseline(write_night(tmp_path / "old.jsonl", done(measured()), done(on_gpu, "gpu")))
+    assert baseline.find(key(), "spikformer", "sequence", "cpu") == [measured()]
+    assert baseline.find(key(), "spikformer", "sequence", "gpu") == []
+    assert baseline.find(key("gpu"), "spikformer", "sequence", "gpu") == [on_gpu]
+    write_record(tmp_path / "record.json", on_gpu)
+    alone = read_baseline(tmp_path / "record.json")
+    assert alone.find(key(), "spikformer", "sequence", "gpu") == [on_gpu]
+    assert alone.find(key(), "spikformer", "sequence", "cpu") == []

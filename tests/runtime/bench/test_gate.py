@@ -8,7 +8,7 @@ import pytest
 from svitkit.runtime.bench.gate import Comparison, Gate, compare_runs
 from svitkit.runtime.bench.latency import summarize_latency
 from svitkit.runtime.bench.record import Accuracy, BenchRecord
-from tests.runtime.bench.test_record import record
+from tests.runtime.bench.test_record import ORIN, gpu_record, record
 
 PLACE = "pi4-left"
 INPUTS = 8
@@ -149,3 +149,21 @@ def test_bytes_are_compared_exactly_and_those_of_an_emulator_are_not() -> None:
     assert compare(before, measured(memory=grown), Gate(max_growth=0.01))["weights"].verdict == "regression"
     emulated = compare(before, measured(memory=replace(grown, weights_bytes=4096), emulated=True))
     assert (emulated["peak memory"].verdict, emulated["weights"].verdict) == ("not compared", "regression")
+
+
+def test_a_run_on_the_gpu_is_not_slower_or_bigger_than_one_on_the_cpu() -> None:
+    on_cpu = measured()
+    on_gpu = measured(ran_on=ORIN, memory=gpu_record().memory)
+    for before, after, says in (
+        (on_cpu, on_gpu, "the baseline's processor is CPU, now GPU Orin (CUDA 12.6)"),
+        (on_gpu, on_cpu, "the baseline's processor is GPU Orin (CUDA 12.6), now CPU"),
+    ):
+        found = compare(before, after)
+        for metric in ("latency", "peak memory"):
+            assert (found[metric].verdict, found[metric].reason) == ("not compared", says)
+    assert compare(on_gpu, on_gpu)["peak memory"].verdict == "passed"
+
+
+def test_another_version_of_a_gpus_driver_is_another_condition() -> None:
+    newer = measured(ran_on=replace(ORIN, driver="CUDA 12.8"))
+    assert "now GPU Orin (CUDA 12.8)" in (compare(measured(ran_on=ORIN), newer)["latency"].reason or "")

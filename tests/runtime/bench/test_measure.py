@@ -14,6 +14,7 @@ import pytest
 
 from svitkit.boards.board import Board, load_board
 from svitkit.boards.governor import set_governor
+from svitkit.boards.gpu import Gpu
 from svitkit.data.dataset import Dataset, Split
 from svitkit.errors import ConfigError, RunError, SvitError, VerificationError
 from svitkit.files import sha256
@@ -36,7 +37,8 @@ from svitkit.runtime.bench.measure import bench
 from svitkit.runtime.bench.options import BenchOptions
 from svitkit.runtime.bench.power_meter import Meter
 from svitkit.runtime.bench.record import BenchRecord, record_json
-from svitkit.runtime.bench.runner_report import parse_report
+from svitkit.runtime.bench.runner_report import RunnerDevice, parse_report
+from tests.boards.test_preflight import gpu_plan
 
 CLASSES = 3
 SHAPE = (1, 2, 2)
@@ -86,6 +88,7 @@ features = {features} if fault != "poor" else ["fpu"]
 report = dict(load_ns=5, first_ns=6, warmup=3, is_steady=True, samples_ns=samples, vm_hwm_bytes=7, pss_bytes=None,
               private_bytes=8, weights_bytes=9, state_bytes=10, workspace_bytes=11, cpu_features=features,
               accuracy_samples=count, threads=int(options["--threads"]))
+report.update(json.loads(os.environ.get("REPORT", "{{}}")))
 if fault == "crowded":
     samples = [{{1: 2000000, 2: 1000000, 4: 3000000, 6: 5000000}}[report["threads"]]] * len(samples)
     report["samples_ns"] = samples
@@ -603,3 +606,91 @@ def test_operations_that_spikes_cause_are_told_beside_dense_ones() -> None:
     assert (operations.dense, operations.effective_macs, operations.effective_acs) == (10_000, 2000, 800)
     assert operations.synaptic == 2800
     assert verdict.count_operations(cast(Manifest, SimpleNamespace(kernels=layers[2:]))) is None
+
+
+ORIN = {"api": "cuda", "type": "gpu", "name": "Orin", "driver": "CUDA 12.6"}
+POCL = {"api": "opencl", "type": "cpu", "name": "pthread-EPYC", "driver": "OpenCL 3.1"}
+
+
+def on_gpu(bundle: Path, board: Board) -> Path:
+    """Turns a bundle into one for the GPU of a board; the stand-in does not care."""
+    write_manifest(bundle, dataclasses.replace(read_manifest(bundle), gpu=gpu_plan(board)))
+    return bundle
+
+
+@pytest.fixture
+def gpu_host(host: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """This machine with the GPU of an Orin."""
+    monkeypatch.setenv("REPORT", json.dumps({"device": ORIN, "system_memory_bytes": 50_000_000, "floor_bytes": 2}))
+    return dataclasses.replace(host, gpu=Gpu(api="cuda", name="Orin", architecture="sm_87"))
+
+
+def test_a_bundle_for_a_gpu_runs_on_one_thread_where_the_system_wants_and_its_record_names_the_gpu(
+    bundle: Path, gpu_host: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clusters = (Cluster(cpus=(4, 5), capacity=1024), Cluster(cpus=(0, 1, 2, 3), capacity=400))
+    monkeypatch.setattr(measure, "read_clusters", lambda root: clusters)
+    record = bench(on_gpu(bundle, gpu_host), gpu_host)
+    assert record.ran_on == RunnerDevice(**ORIN)
+    assert (record.on_gpu, record.processor, record.emulated) == (True, "GPU Orin (CUDA 12.6)", False)
+    assert (record.threads, record.cpus) == (1, None)
+    assert {call["--threads"] for call in commands(tmp_path)} == {"1"}
+    assert (record.memory.system_bytes, record.memory.vm_hwm_bytes) == (50_000_000, 7)
+    assert (record.memory.floor_bytes, record.memory.unexplained) == (2, None)
+
+
+def test_a_bundle_for_the_cpu_is_measured_as_before_and_its_record_says_so(
+    bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPORT", json.dumps({"device": {"api": "cpu", "type": "cpu", "name": "", "driver": ""}}))
+    record = bench(bundle, host)
+    assert (record.on_gpu, record.processor, record.memory.system_bytes) == (False, "CPU", None)
+    monkeypatch.delenv("REPORT")
+    assert (bench(bundle, host).ran_on, bench(bundle, host).processor) == (None, "CPU")
+
+
+def test_what_ran_in_place_of_a_gpu_is_an_emulated_record(
+    bundle: Path, host: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPORT", json.dumps({"device": POCL, "system_memory_bytes": 1}))
+    pocl = load_board("pocl")
+    record = bench(on_gpu(bundle, pocl), pocl)
+    assert record.valid, record.reasons
+    assert (record.emulated, record.latency_ms.emulated, record.memory.emulated) == (True, True, True)
+    assert record.device.startswith("OpenCL in place of a GPU on ")
+    assert (record.on_gpu, record.processor) == (False, "CPU pthread-EPYC (OpenCL 3.1)")
+    assert len(record.samples_ns) == measure.EMULATED_REPEAT
+    assert record.stability is None
+
+
+@pytest.mark.parametrize("threads", [2, "auto"])
+def test_threads_on_a_gpu_are_refused_before_anything_runs(
+    bundle: Path, gpu_host: Board, threads: object, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=f"--threads {threads}: on a GPU the threads of the CPU share no work"):
+        bench(on_gpu(bundle, gpu_host), gpu_host, options=BenchOptions(threads=threads))
+    assert bench(bundle, gpu_host, options=BenchOptions(threads=1)).threads == 1
+
+
+def test_a_required_device_is_told_to_the_program(bundle: Path, gpu_host: Board, tmp_path: Path) -> None:
+    bench(on_gpu(bundle, gpu_host), gpu_host, options=BenchOptions(require_device="gpu"))
+    assert {call["--require-device"] for call in commands(tmp_path)} == {"gpu"}
+
+
+def test_a_bundle_for_another_device_than_the_required_one_does_not_run(
+    bundle: Path, gpu_host: Board, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"--require-device gpu: the bundle was built for the CPU of host"):
+        bench(bundle, gpu_host, options=BenchOptions(require_device="gpu"))
+    with pytest.raises(ConfigError, match=r"--require-device cpu: .* the GPU of host. Build one with --device cpu"):
+        bench(on_gpu(bundle, gpu_host), gpu_host, options=BenchOptions(require_device="cpu"))
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_bundle_for_a_gpu_does_not_run_where_there_is_none(bundle: Path, gpu_host: Board, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"built for the GPU of host \(CUDA sm_87\), and host has another one"):
+        bench(
+            on_gpu(bundle, gpu_host),
+            dataclasses.replace(gpu_host, gpu=Gpu(api="cuda", name="H100", architecture="sm_90")),
+        )
+    assert not (tmp_path / "log").exists()

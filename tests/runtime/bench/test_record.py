@@ -20,7 +20,7 @@ from svitkit.runtime.bench.record import (
     write_record,
 )
 from svitkit.runtime.bench.record_table import render_record
-from svitkit.runtime.bench.runner_report import LayerTime
+from svitkit.runtime.bench.runner_report import LayerTime, RunnerDevice
 
 SAMPLES = (2_000_000, 1_000_000, 3_000_000, 2_500_000, 1_500_000)
 
@@ -233,6 +233,36 @@ def test_the_bytes_of_a_record_are_fixed_and_absent_sensors_have_no_key() -> Non
 def test_a_record_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
     write_record(tmp_path / "record.json", record())
     assert read_record(tmp_path / "record.json") == record()
+
+
+ORIN = RunnerDevice(api="cuda", type="gpu", name="Orin", driver="CUDA 12.6")
+
+
+def gpu_record(**changes: object) -> BenchRecord:
+    """The record of a network that a GPU ran."""
+    memory = dataclasses.replace(record().memory, system_bytes=52_428_800)
+    return dataclasses.replace(record(), threads=1, **{"ran_on": ORIN, "memory": memory} | changes)
+
+
+def test_the_bytes_of_a_gpus_record_are_fixed_and_it_comes_back_from_disk(tmp_path: Path) -> None:
+    device = '  "device": "Raspberry Pi 4 Model B Rev 1.4",\n'
+    ran_on = (
+        '  "ran_on": {\n    "api": "cuda",\n    "type": "gpu",\n    "name": "Orin",\n    "driver": "CUDA 12.6"\n  },\n'
+    )
+    peak = '"vm_hwm_bytes": 5242880'
+    wanted = GOLDEN_BYTES.replace(device, device + ran_on).replace('"threads": 2', '"threads": 1')
+    wanted = wanted.replace(peak, f'{peak},\n    "system_bytes": 52428800')
+    assert record_json(gpu_record()) == wanted
+    write_record(tmp_path / "record.json", gpu_record())
+    assert read_record(tmp_path / "record.json") == gpu_record()
+
+
+def test_the_table_names_the_gpu_that_ran_and_the_memory_of_the_whole_system() -> None:
+    text = rendered(gpu_record())
+    assert "ran on                 │ GPU Orin (CUDA 12.6)" in text
+    assert "memory of the system   │ 51,200 KiB less free, by all programs and drivers" in text
+    assert "ran on" not in rendered(record())
+    assert "memory of the system" not in rendered(record())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from ctypes.util import find_library
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 from svitkit.errors import ConfigError
 from svitkit.runtime.bench.runner_report import RunnerDevice, parse_report
 from svitkit.runtime.session import Session
+from svitkit.runtime.single_file import link_single_file
+from svitkit.runtime.toolchain import archive_objects
 from tests.runtime import bundles, gpu_bundles
 from tests.runtime.gpu_bundles import LAYERS, reseal, wanted
 from tests.runtime.test_runner import FAST, INPUTS, failed
@@ -136,6 +139,13 @@ def test_a_session_gives_logits_and_spikes_as_bytes_and_names_its_device(built: 
     assert "OpenCL" in device.driver
 
 
+def test_two_sessions_share_nothing(built: Path) -> None:
+    with Session(built) as first, Session(built) as second:
+        got = [(first.step(x[None])[0], second.step(y[None])[0]) for x, y in zip(INPUTS[0], INPUTS[1], strict=True)]
+    np.testing.assert_array_equal([x for x, _ in got], bundles.expected(INPUTS[0])[0])
+    np.testing.assert_array_equal([y for _, y in got], bundles.expected(INPUTS[1])[0])
+
+
 def test_a_whole_sequence_runs_from_reset_states(pocl: str, tmp_path: Path) -> None:
     bundle = gpu_bundles.make_bundle(tmp_path / "sequence", mode="sequence")
     (tmp_path / "x.bin").write_bytes(INPUTS.tobytes())
@@ -194,10 +204,29 @@ def test_a_program_for_gpus_alone_never_runs_on_a_cpu(bundle: Path, frames: Path
         Session(bundle)
 
 
+@pytest.mark.skipif(find_library("cuda") is not None, reason="this machine has a CUDA driver")
 def test_without_a_driver_the_error_says_what_was_looked_for(cuda_bundle: Path, frames: Path) -> None:
     words = failed(svit_run(cuda_bundle, "--input", frames, *STEP), 1)
     assert "no CUDA driver on this machine. Looked for: libcuda.so.1: " in words
     assert "/usr/lib/aarch64-linux-gnu/tegra/libcuda.so.1" in words
+
+
+def test_a_library_without_opencl_is_named_and_passed_over(built: Path, frames: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.c").write_text("int nothing;\n")
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-shared",
+        "-o",
+        tmp_path / "libOpenCL.so.1",
+        tmp_path / "empty.c",
+    ]
+    subprocess.run(command, check=True)
+    environment = {"LD_LIBRARY_PATH": str(tmp_path)}
+    words = failed(svit_run(built, "--input", frames, *STEP, environment=environment), 1)
+    assert "no OpenCL device: found nothing. Looked for libraries: libOpenCL.so.1: no OpenCL; " in words
 
 
 def test_a_required_device_is_checked(built: Path, built_host_bundle: Path, frames: Path) -> None:
@@ -238,7 +267,7 @@ def test_a_report_of_an_earlier_program_has_no_device(built_host_bundle: Path, f
             "kernels.cl",
             "const int part",
             "const strange part",
-            "cannot compile kernels.cl: clBuildProgram gave CL_BUILD",
+            ") cannot compile kernels.cl: clBuildProgram gave CL_BUILD",
         ),
         ("kernels.cl", "const int part", "const strange part", "'strange'"),
         (
@@ -354,6 +383,16 @@ def test_a_program_for_the_cpu_has_no_launches(tmp_path: Path, cuda_bundle: Path
         assert f"line 14: a program for the CPU has no '{kind}'" in failed(svit_run(tmp_path, "--self-test"), 1)
 
 
+def test_a_single_file_says_that_it_cannot_load_a_driver(tmp_path: Path) -> None:
+    program, parts = tmp_path / "tiny", tmp_path / "work" / "parts"
+    bundles.write_parts(parts, bundles.HOST)
+    (parts / "program.txt").write_text(gpu_bundles.PROGRAM)
+    bundles.compile_code(tmp_path / "work" / "kernels.a", bundles.HOST, archive_objects)
+    link_single_file(parts, tmp_path / "work" / "kernels.a", ("scale", "fire", "count"), program, bundles.HOST)
+    result = subprocess.run([program, "--classify", parts / "golden_input.bin"], capture_output=True, text=True)
+    assert "this program is one static file, which cannot load a GPU's driver" in failed(result, 1)
+
+
 def by_double(folder: Path, counts: Path, **settings: str) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": str(folder), "DOUBLE_COUNTS": str(counts)} | {
         f"DOUBLE_{name.upper()}": value for name, value in settings.items()
@@ -369,7 +408,7 @@ def test_cuda_replays_a_run_as_one_graph_and_gives_everything_back(
 ) -> None:
     environment = by_double(double, tmp_path / "counts", name="Orin")
     made = check_results(cuda_bundle, frames, "--profile", "--require-device", "gpu", environment=environment)
-    driver = "CUDA 10.2, sm_87, replays a graph"
+    driver = "CUDA 12.6, sm_87, replays a graph"
     assert made["device"] == {"api": "cuda", "type": "gpu", "name": "Orin", "driver": driver}
     plain = ["--input", frames, *STEP, "--warmup", 0, "--repeat", 2]
     report(svit_run(cuda_bundle, *plain, environment=environment))
@@ -382,14 +421,23 @@ def test_cuda_replays_a_run_as_one_graph_and_gives_everything_back(
     assert counts["left"] == 0
 
 
-@pytest.mark.parametrize("fails", ["no functions for graphs", "cuStreamBeginCapture_v2", "cuGraphInstantiate_v2"])
+def test_an_early_driver_with_graphs_replays_them_too(
+    cuda_bundle: Path, pocl: str, frames: Path, tmp_path: Path
+) -> None:
+    environment = by_double(build_double(tmp_path, "-DLIKE_CUDA_10"), tmp_path / "counts")
+    assert check_results(cuda_bundle, frames, environment=environment)["device"]["driver"] == (
+        "CUDA 10.2, sm_87, replays a graph"
+    )
+
+
+@pytest.mark.parametrize("fails", ["no functions for graphs", "cuStreamBeginCapture_v2", "cuGraphInstantiateWithFlags"])
 def test_without_graphs_cuda_launches_in_a_stream(
     cuda_bundle: Path, double: Path, frames: Path, tmp_path: Path, fails: str
 ) -> None:
     folder = build_double(tmp_path, "-DWITHOUT_GRAPHS") if " " in fails else double
     environment = by_double(folder, tmp_path / "counts", fails=fails)
     made = check_results(cuda_bundle, frames, environment=environment)
-    assert made["device"]["driver"] == "CUDA 10.2, sm_87, launches in a stream"
+    assert made["device"]["driver"] == "CUDA 12.6, sm_87, launches in a stream"
     counts = read_counts(tmp_path / "counts")
     assert "cuGraphLaunch" not in counts
     assert counts["left"] == 0
@@ -431,7 +479,7 @@ def test_what_cuda_refuses_is_named(
         (
             "const int part",
             "const strange part",
-            "CUDA 10.2, sm_87) cannot compile kernels.ptx: cuModuleLoadDataEx gave",
+            "CUDA 12.6, sm_87) cannot compile kernels.ptx: cuModuleLoadDataEx gave",
         ),
         ("const int part", "const strange part", "CUDA_ERROR_INVALID_PTX (a PTX JIT compilation failed): error: "),
         (

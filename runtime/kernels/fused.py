@@ -1,0 +1,252 @@
+"""Kernels for GPUs that compute what another kernel would have stored: fewer launches, and less memory to go through.
+
+An argument of a kernel may be *inlined*: where the kernel reads an element, the element is computed. Or it may be
+*continued*: where the kernel stores an element, an elementwise kernel goes on with it. Both know the element by its
+address alone, so that kernels need not know of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+from math import prod
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from svitkit.runtime.kernels.emit import Expr, allocate, dot, put
+from svitkit.runtime.kernels.gpu_linear import GpuLinearSpec, build_gpu_linear
+from svitkit.runtime.kernels.launch import DeviceBuffer, Gpu, Target, argument, current_gpu
+from svitkit.runtime.kernels.neurons import NeuronSpec, build_neurons
+from svitkit.runtime.kernels.pointwise import (
+    ElementwiseSpec,
+    ReduceSpec,
+    build_elementwise,
+    build_reduce,
+    elementwise_value,
+    reduced_value,
+)
+from svitkit.runtime.kernels.pool import PoolSpec, pooled_value
+
+Producer = ElementwiseSpec | PoolSpec | ReduceSpec
+Argument = tuple[str, int, str]  # name, elements and type of a buffer
+
+
+@dataclass(frozen=True)
+class Inlined:
+    """An argument whose elements are computed where they are read.
+
+    Attributes:
+        argument: its name.
+        producer: how they are computed; may be fused itself.
+        keeps: whether they are stored as well, for other readers.
+    """
+
+    argument: str
+    producer: Any
+    keeps: bool
+
+
+@dataclass(frozen=True)
+class Continued:
+    """An argument whose elements, where they are stored, go on through an elementwise kernel.
+
+    Attributes:
+        argument: its name.
+        consumer: the elementwise kernel.
+        operand: which of its operands they are.
+        keeps: whether they are stored as well.
+    """
+
+    argument: str
+    consumer: ElementwiseSpec
+    operand: int
+    keeps: bool
+
+
+@dataclass(frozen=True)
+class FusedSpec:
+    """A kernel with some of its arguments inlined or continued."""
+
+    base: Any
+    fusions: tuple[Inlined | Continued, ...]
+
+
+BUILDERS: Mapping[type, Callable[[Any], Expr]] = {
+    ElementwiseSpec: build_elementwise,
+    ReduceSpec: build_reduce,
+    NeuronSpec: build_neurons,
+    GpuLinearSpec: build_gpu_linear,
+}
+
+
+def build_fused(spec: FusedSpec) -> Expr:
+    """Returns the TIR function; arguments: the base kernel's, with others in the place of those that are fused.
+
+    An inlined argument is replaced by the producer's inputs, and itself if it is kept; a continued one by itself if it
+    is kept, the consumer's other operands, and its result.
+    """
+    gpu = current_gpu()
+    assert gpu is not None
+    gpu.declare = {fusion.argument: _declaration(fusion) for fusion in spec.fusions}
+    return BUILDERS[type(spec.base)](spec.base)
+
+
+def _declaration(fusion: Inlined | Continued) -> Callable[[Gpu, Argument], Any]:
+    def declare(gpu: Gpu, given: Argument) -> Any:
+        if isinstance(fusion, Inlined):
+            return _inline(gpu, fusion, given)
+        name, elements, dtype = given
+        kept = argument(gpu, name, elements, dtype) if fusion.keeps else None
+        others = [
+            argument(gpu, f"{name}_x{index}", operand.elements, operand.dtype)
+            for index, operand in enumerate(fusion.consumer.operands)
+            if index != fusion.operand
+        ]
+        out = argument(gpu, f"{name}_out", fusion.consumer.out.elements, fusion.consumer.out.dtype)
+        return _ContinuedBuffer(fusion, kept, tuple(others), out)
+
+    return declare
+
+
+def _inline(gpu: Gpu, fusion: Inlined, given: Argument) -> _InlinedBuffer:
+    name, elements, dtype = given
+    producer = fusion.producer
+    inner: dict[str, Inlined | Continued] = {}
+    if isinstance(producer, FusedSpec):
+        producer, inner = producer.base, {each.argument: each for each in producer.fusions}
+    inputs = []
+    for own, size, kind in _inputs(producer):
+        prefixed = (f"{name}_{own}", size, kind)
+        inputs.append(_inline_nested(gpu, inner[own], prefixed) if own in inner else argument(gpu, *prefixed))
+    kept = argument(gpu, name, elements, dtype) if fusion.keeps else None
+    return _InlinedBuffer(producer, tuple(inputs), kept, dtype)
+
+
+def _inline_nested(gpu: Gpu, fusion: Inlined | Continued, given: Argument) -> _InlinedBuffer:
+    assert isinstance(fusion, Inlined)
+    return _inline(gpu, fusion, given)
+
+
+@dataclass(frozen=True)
+class _InlinedBuffer:
+    """Reads as a buffer does."""
+
+    producer: Producer
+    inputs: tuple[Any, ...]
+    kept: DeviceBuffer | None
+    dtype: str
+
+    def __getitem__(self, address: Expr) -> Expr:
+        extents, strides = turns_of(self.producer)
+        element = allocate(1, self.dtype)
+        put(element, 0, value_of(self.producer, self.inputs, located(address, extents, strides)))
+        if self.kept is not None:
+            self.kept.store(address, element[0])
+        return element[0]
+
+
+@dataclass(frozen=True)
+class _ContinuedBuffer(Target):
+    """Stores as a buffer does."""
+
+    fusion: Continued
+    kept: DeviceBuffer | None
+    others: tuple[DeviceBuffer, ...]
+    out: DeviceBuffer
+
+    def with_validity(self, valid: Expr) -> _ContinuedBuffer:
+        """The same, stored only where ``valid``."""
+        kept = None if self.kept is None else self.kept.with_validity(valid)
+        return _ContinuedBuffer(self.fusion, kept, self.others, self.out.with_validity(valid))
+
+    def store(self, address: Expr, value: Expr) -> None:
+        """Emits what becomes of an element."""
+        consumer, operand = self.fusion.consumer, self.fusion.operand
+        element = allocate(1, consumer.operands[operand].dtype)
+        put(element, 0, value)
+        if self.kept is not None:
+            self.kept.store(address, element[0])
+        read = consumer.operands[operand]
+        loops = located(address - read.offset, consumer.extents, read.strides)
+        sources: list[Any] = list(self.others)
+        sources.insert(operand, _Element(element[0]))
+        self.out.store(dot(loops, consumer.out.strides), elementwise_value(consumer, sources, loops))
+
+
+@dataclass(frozen=True)
+class _Element:
+    """An element that is known, whatever its address."""
+
+    value: Expr
+
+    def __getitem__(self, address: Expr) -> Expr:
+        return self.value
+
+
+def located(address: Expr, extents: Sequence[int], strides: Sequence[int]) -> list[Expr]:
+    """The loops' variables at which a dense buffer's element is; rows may be filled up behind their end."""
+    order = sorted((index for index, extent in enumerate(extents) if extent > 1), key=lambda index: -strides[index])
+    loops: list[Expr] = [T.int32(0)] * len(extents)
+    outer = None
+    for index in order:
+        rest = address if outer is None else T.truncmod(address, T.int32(outer))
+        outer = strides[index]
+        loops[index] = rest if outer == 1 else T.truncdiv(rest, T.int32(outer))
+    return loops
+
+
+def covers(extents: Sequence[int], strides: Sequence[int], elements: int) -> bool:
+    """Whether loops visit every element of a buffer once, those that fill up rows left out."""
+    pairs = sorted(((stride, extent) for stride, extent in zip(strides, extents, strict=True) if extent > 1))
+    reached = 1
+    for stride, extent in pairs:
+        if stride < reached:
+            return False
+        reached = stride * extent
+    return reached <= elements
+
+
+def turns_of(spec: Producer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Extents of a producer's loops, and the strides of its result."""
+    if isinstance(spec, PoolSpec):
+        extents = (*spec.out_extents, *spec.outer, spec.channels)
+        return extents, (*spec.out_strides, *spec.out_outer, 1)
+    return spec.extents, spec.out.strides
+
+
+def _inputs(spec: Producer) -> list[Argument]:
+    if isinstance(spec, PoolSpec):
+        return [("x", spec.in_elements, spec.dtype)]
+    if isinstance(spec, ReduceSpec):
+        return [("x", spec.x.elements, spec.x.dtype)]
+    return [(f"x{index}", operand.elements, operand.dtype) for index, operand in enumerate(spec.operands)]
+
+
+@singledispatch
+def value_of(spec: Any, inputs: Sequence[Any], loops: Sequence[Expr]) -> Expr:
+    """Emits what an element takes, and returns it."""
+    raise TypeError(f"{type(spec).__name__} cannot be inlined")
+
+
+@value_of.register
+def _(spec: ElementwiseSpec, inputs: Sequence[Any], loops: Sequence[Expr]) -> Expr:
+    return elementwise_value(spec, inputs, loops)
+
+
+@value_of.register
+def _(spec: PoolSpec, inputs: Sequence[Any], loops: Sequence[Expr]) -> Expr:
+    return pooled_value(spec, inputs[0], loops)
+
+
+@value_of.register
+def _(spec: ReduceSpec, inputs: Sequence[Any], loops: Sequence[Expr]) -> Expr:
+    return reduced_value(spec, inputs[0], loops)
+
+
+def reads_of(spec: Producer) -> int:
+    """Elements that a producer reads for one of its own."""
+    if isinstance(spec, PoolSpec):
+        return spec.window.taps
+    return prod(spec.reduced) if isinstance(spec, ReduceSpec) else 1
