@@ -189,11 +189,14 @@ def located(address: Expr, extents: Sequence[int], strides: Sequence[int]) -> li
     """The loops' variables at which a dense buffer's element is; rows may be filled up behind their end."""
     order = sorted((index for index, extent in enumerate(extents) if extent > 1), key=lambda index: -strides[index])
     loops: list[Expr] = [T.int32(0)] * len(extents)
-    outer = None
-    for index in order:
-        rest = address if outer is None else T.truncmod(address, T.int32(outer))
-        outer = strides[index]
-        loops[index] = rest if outer == 1 else T.truncdiv(rest, T.int32(outer))
+    rest = address
+    for position, index in enumerate(order):
+        stride = strides[index]
+        if position:
+            outer = [strides[each] for each in order[:position]]
+            nested = all(size % outer[-1] == 0 for size in outer)  # not where rows were filled up
+            rest = T.truncmod(address if nested else rest, T.int32(outer[-1]))
+        loops[index] = rest if stride == 1 else T.truncdiv(rest, T.int32(stride))
     return loops
 
 
