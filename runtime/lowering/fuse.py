@@ -25,7 +25,7 @@ from svitkit.runtime.kernels.launch import for_gpu
 from svitkit.runtime.kernels.neurons import NeuronSpec
 from svitkit.runtime.kernels.pointwise import ElementwiseSpec, Operand, ReduceSpec
 from svitkit.runtime.kernels.pool import PoolSpec
-from svitkit.runtime.program import Call, Program
+from svitkit.runtime.program import Call, Chosen, Program
 from svitkit.runtime.view import PACKED, Buffer
 
 # Reads of one thread, one after the other, that take about as long as a launch.
@@ -42,6 +42,7 @@ class _Step:
         spec: what shapes its kernel now.
         arguments: buffers by the names of the base kernel's arguments; those behind fused ones follow them.
         inputs, outputs: buffers that are read, and those that are written.
+        notes: what it does beside its own work.
     """
 
     call: Call
@@ -50,6 +51,7 @@ class _Step:
     arguments: list[tuple[Buffer, ...]]
     inputs: set[Buffer]
     outputs: set[Buffer]
+    notes: tuple[str, ...] = ()
 
     @property
     def base(self) -> Any:
@@ -119,6 +121,7 @@ def _inline_one(steps: list[_Step], done: list[_Step | None], step: _Step, index
         step.arguments[position] = (*(b for each in producer.arguments[:-1] for b in each), *[buffer] * keeps)
         step.inputs = step.inputs - {buffer} | producer.inputs
         step.outputs = step.outputs | ({buffer} if keeps else set()) | (producer.outputs - {buffer})
+        step.notes = (*producer.notes, *step.notes, f"with the {producer.kernel} before it")
         step.kernel = f"{producer.kernel}_{step.kernel}"
         done[found] = None
         return True
@@ -154,6 +157,7 @@ def _continue_one(steps: list[_Step], done: list[_Step | None], step: _Step, ind
         layer.arguments[-1] = (*[buffer] * keeps, *rest, out)
         layer.inputs = layer.inputs | others
         layer.outputs = layer.outputs - ({buffer} if not keeps else set()) | {out}
+        layer.notes = (*layer.notes, f"with the {step.kernel} behind it")
         layer.kernel = f"{layer.kernel}_{step.kernel}"
         return True
     return False
@@ -198,4 +202,11 @@ def _rebuild(program: Program, done: Sequence[_Step | None]) -> None:
         for symbol in set(table) - used:
             del table[symbol]
     program.taps = [replace(tap, call=numbers[tap.call]) for tap in program.taps]
-    program.kernels = [replace(each, call=numbers[each.call]) for each in program.kernels if each.call in numbers]
+    program.kernels = [
+        _noted(each, step, numbers[each.call]) for each in program.kernels if (step := done[each.call]) is not None
+    ]
+
+
+def _noted(chosen: Chosen, step: _Step, call: int) -> Chosen:
+    """What was chosen for a step, with what it does now."""
+    return replace(chosen, call=call, kernel=step.kernel, reason="; ".join([chosen.reason, *step.notes]))
