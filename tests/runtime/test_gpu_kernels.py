@@ -97,7 +97,7 @@ def test_packed_rows_of_any_length_are_written_convolved_pooled_and_summed(chann
     assert stored == {"float16" if precision == "fp16" else "float32"}
 
 
-@pytest.mark.parametrize("width", [8, 20, 32, 33])
+@pytest.mark.parametrize("width", [8, 33])
 def test_layers_read_slices_that_begin_inside_a_word(width: int) -> None:
     nodes = [
         node("LIF", "input zero", "s", params=LIFParams()),
@@ -117,7 +117,7 @@ def test_layers_read_slices_that_begin_inside_a_word(width: int) -> None:
     check(nodes, drive(T, 1, 3 * width, 4, 5), constants)
 
 
-@pytest.mark.parametrize("outputs", [64, 70, 96, 128, 160])
+@pytest.mark.parametrize("outputs", [70, 128, 160])
 def test_groups_of_threads_compute_several_words_of_channels(outputs: int) -> None:
     nodes = [
         node("LIF", "input zero", "s", params=LIFParams()),
@@ -136,11 +136,11 @@ def test_groups_of_threads_compute_several_words_of_channels(outputs: int) -> No
     }
     player = check(nodes, drive(2, 1, 5, height, width), constants)
     (spec,) = [each for each in player.program.specs.values() if isinstance(each, GpuLinearSpec)]
-    assert spec.words == {64: 2, 70: 3, 96: 3, 128: 4, 160: 1}[outputs]
+    assert spec.words == {70: 3, 128: 4, 160: 1}[outputs]
 
 
-@pytest.mark.parametrize("channels", [7, 33])
-def test_a_static_image_is_convolved_once_for_all_time_steps(channels: int) -> None:
+def test_a_static_image_is_convolved_once_for_all_time_steps() -> None:
+    channels = 33
     nodes = [
         node("Expand", "input wide", "shown"),
         node("Reshape", "shown frames", "flat"),
@@ -161,7 +161,7 @@ def test_a_static_image_is_convolved_once_for_all_time_steps(channels: int) -> N
     assert player.program.input.elements == 2 * 6 * 5
 
 
-@pytest.mark.parametrize(("heads", "depth", "tokens"), [(2, 5, 67), (3, 17, 9), (1, 7, 1), (2, 32, 12), (1, 64, 5)])
+@pytest.mark.parametrize(("heads", "depth", "tokens"), [(2, 5, 67), (3, 17, 9), (1, 7, 1), (2, 32, 12)])
 def test_attention_of_any_heads_is_exact(heads: int, depth: int, tokens: int) -> None:
     nodes = [
         node("LIF", "input zero", "s", params=LIFParams()),
@@ -185,8 +185,7 @@ def test_attention_of_any_heads_is_exact(heads: int, depth: int, tokens: int) ->
     assert "attention" in player.kernels()
 
 
-@pytest.mark.parametrize("channels", [7, 33])
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("channels", "packed"), [(7, False), (33, True)])
 def test_tokens_of_spikes_are_taken_out_and_put_back(channels: int, packed: bool) -> None:
     height, width, kept = 5, 4, 9
     shape = (T, 1, channels, height, width)
@@ -199,14 +198,15 @@ def test_tokens_of_spikes_are_taken_out_and_put_back(channels: int, packed: bool
     assert dtypes(player, "computed") == {PACKED} or not packed
 
 
-@pytest.mark.parametrize("operator", ["Add", "Sub", "Mul", "Div"])
-def test_arithmetic_of_packed_spikes_and_bytes_is_that_of_numbers(operator: str) -> None:
+def test_arithmetic_of_packed_spikes_and_bytes_is_that_of_numbers() -> None:
     nodes = [
         node("LIF", "input zero", "s", params=LIFParams()),
         node("Add", "s s", "counts"),
         node("Mul", "counts s", "bytes"),
-        node(operator, "bytes third", "part"),
-        node("Add", "part row", "logits"),
+        node("Div", "bytes third", "divided"),
+        node("Sub", "divided s", "less"),
+        node("Mul", "less third", "scaled"),
+        node("Add", "scaled row", "logits"),
     ]
     constants = {"third": np.asarray(np.float32(1 / 3)), "row": weights(33, 1, 1)}
     check(nodes, drive(T, 1, 33, 4, 5), constants)
@@ -226,9 +226,7 @@ def test_neurons_compute_with_constants_of_all_their_bits(params: LIFParams) -> 
     check(nodes, x, constants)
 
 
-@pytest.mark.parametrize(
-    ("largest", "unpacks", "outputs"), [(127, False, 33), (31, True, 64), (7, True, 33), (3, True, 64), (1, True, 33)]
-)
+@pytest.mark.parametrize(("largest", "unpacks", "outputs"), [(127, False, 33), (31, True, 64), (3, True, 33)])
 def test_integer_layers_sum_exactly_and_unpack_narrow_weights_once(largest: int, unpacks: bool, outputs: int) -> None:
     nodes = [
         node("LIF", "input zero", "s", params=LIFParams()),
@@ -256,8 +254,7 @@ def test_integer_layers_sum_exactly_and_unpack_narrow_weights_once(largest: int,
     assert prepared == ["unpack"] * unpacks
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_weights_without_zeros_are_expanded_when_the_network_is_loaded(precision: Precision) -> None:
+def test_weights_without_zeros_are_expanded_when_the_network_is_loaded() -> None:
     nodes = [
         node("LIF", "input zero", "s", params=LIFParams()),
         node("MatMul", "s m", "c"),
@@ -266,7 +263,7 @@ def test_weights_without_zeros_are_expanded_when_the_network_is_loaded(precision
     ]
     m = weights(33, 33)
     m[np.random.default_rng(0).random(m.shape) < 0.8] = 0
-    player = check(nodes, drive(T, 1, 7, 33), {"m": m}, precision=precision)
+    player = check(nodes, drive(T, 1, 7, 33), {"m": m}, precision="fp16")
     assert player.program.expansions
 
 
@@ -280,8 +277,8 @@ def test_fp16_weights_are_rounded_and_sums_are_not() -> None:
     np.testing.assert_allclose(player.run(x).reshape(rounded.shape), rounded, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("channels", [5, 33])
-def test_grouped_convolutions_read_packed_spikes_and_drive_neurons(channels: int) -> None:
+def test_grouped_convolutions_read_packed_spikes_and_drive_neurons() -> None:
+    channels = 33
     nodes = [
         node("LIF", "input zero", "s", params=LIFParams()),
         node("Reshape", "s frames", "flat"),
@@ -299,7 +296,7 @@ def test_grouped_convolutions_read_packed_spikes_and_drive_neurons(channels: int
     check(nodes, drive(T, 1, channels, 7, 6), constants)
 
 
-@pytest.mark.parametrize("channels", [7, 33, 64])
+@pytest.mark.parametrize("channels", [33, 64])
 def test_potentials_stay_from_step_to_step(channels: int) -> None:
     layers = [
         node("LIF", "input v1", "s", params=LIFParams()),
