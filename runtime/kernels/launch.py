@@ -100,6 +100,10 @@ class Target(ABC):
     def with_validity(self, valid: Expr) -> Target:
         """The same, stored only where ``valid``."""
 
+    def opened(self) -> Target:
+        """The same, for a thread that begins to store the time steps of one neuron."""
+        return self
+
 
 @dataclass(frozen=True)
 class DeviceBuffer(Target):

@@ -64,11 +64,16 @@ def fuse(program: Program) -> None:
     steps = [_step(program, call) for call in program.calls]
     kept = {tap.view.buffer for tap in program.taps} | {program.output}
     done: list[_Step | None] = []
+    moved: dict[int, int] = {}
     for index, step in enumerate(steps):
         while _inline_one(steps, done, step, index, kept):
             pass
-        done.append(None if _continue_one(steps, done, step, index, kept) else step)
-    _rebuild(program, done)
+        layer = _continue_one(steps, done, step, index, kept)
+        layer = _continue_neurons(steps, done, step, index, kept) if layer is None else layer
+        done.append(step if layer is None else None)
+        if layer is not None:
+            moved[index] = layer
+    _rebuild(program, done, moved)
 
 
 def _step(program: Program, call: Call) -> _Step:
@@ -128,10 +133,12 @@ def _inline_one(steps: list[_Step], done: list[_Step | None], step: _Step, index
     return False
 
 
-def _continue_one(steps: list[_Step], done: list[_Step | None], step: _Step, index: int, kept: set[Buffer]) -> bool:
-    """Lets the layer that makes an operand go on with an elementwise step; returns whether it does."""
+def _continue_one(
+    steps: list[_Step], done: list[_Step | None], step: _Step, index: int, kept: set[Buffer]
+) -> int | None:
+    """Lets the layer that makes an operand go on with an elementwise step; returns the layer's number."""
     if not isinstance(step.spec, ElementwiseSpec):
-        return False
+        return None
     spec = step.spec
     for position, operand in enumerate(spec.operands):
         (buffer,) = step.arguments[position]
@@ -159,8 +166,40 @@ def _continue_one(steps: list[_Step], done: list[_Step | None], step: _Step, ind
         layer.outputs = layer.outputs - ({buffer} if not keeps else set()) | {out}
         layer.notes = (*layer.notes, f"with the {step.kernel} behind it")
         layer.kernel = f"{layer.kernel}_{step.kernel}"
-        return True
-    return False
+        return found
+    return None
+
+
+def _continue_neurons(
+    steps: list[_Step], done: list[_Step | None], step: _Step, index: int, kept: set[Buffer]
+) -> int | None:
+    """Lets a layer that goes on with an elementwise step go on with the neurons that read its result."""
+    spec = step.spec
+    if not isinstance(spec, NeuronSpec) or spec.keeps_state:
+        return None
+    ((buffer,), (spikes,)) = step.arguments
+    found = next((i for i, each in enumerate(done) if each is not None and buffer in each.outputs), None)
+    layer = None if found is None else done[found]
+    fused = layer.spec if layer is not None and isinstance(layer.spec, FusedSpec) else None
+    last = fused.fusions[-1] if fused is not None else None
+    if layer is None or fused is None or not isinstance(last, Continued) or last.neurons is not None:
+        return None
+    shape, consumer = fused.base.shape, last.consumer
+    in_step = consumer.operands[last.operand].strides == consumer.out.strides and spec.x_time == shape.time_strides[1]
+    visits = spec.x.offset == 0 and prod(spec.extents) * spec.timesteps == prod(consumer.extents)
+    strides = (*spec.x.strides, spec.x_time)
+    if not in_step or not visits or not covers((*spec.extents, spec.timesteps), strides, buffer.elements):
+        return None
+    keeps = buffer in kept or any(
+        buffer in each.inputs for each in (*(d for d in done if d is not None), *steps[index + 1 :])
+    )
+    layer.spec = replace(fused, fusions=(*fused.fusions[:-1], replace(last, neurons=spec, keeps_result=keeps)))
+    layer.arguments[-1] = (*(layer.arguments[-1] if keeps else layer.arguments[-1][:-1]), spikes)
+    layer.outputs = layer.outputs - (set() if keeps else {buffer}) | {spikes}
+    layer.notes = (*layer.notes, f"with the {step.kernel} behind it")
+    layer.kernel = f"{layer.kernel}_{step.kernel}"
+    layer.call = replace(layer.call, layer=step.call.layer)
+    return found
 
 
 def _total_reads(spec: Any) -> int:
@@ -177,8 +216,8 @@ def _with(spec: Any, fusion: Inlined | Continued) -> FusedSpec:
     return FusedSpec(spec, (fusion,))
 
 
-def _rebuild(program: Program, done: Sequence[_Step | None]) -> None:
-    """Puts the steps that are left into the program."""
+def _rebuild(program: Program, done: Sequence[_Step | None], moved: dict[int, int]) -> None:
+    """Puts the steps that are left into the program; ``moved`` says where those are that went into others."""
     assert program.gpu is not None
     numbers: dict[int, int] = {}
     symbols: dict[Any, str] = {}
@@ -201,7 +240,7 @@ def _rebuild(program: Program, done: Sequence[_Step | None]) -> None:
     for table in (program.functions, program.launches, program.specs):
         for symbol in set(table) - used:
             del table[symbol]
-    program.taps = [replace(tap, call=numbers[tap.call]) for tap in program.taps]
+    program.taps = [replace(tap, call=numbers[moved.get(tap.call, tap.call)]) for tap in program.taps]
     program.kernels = [
         _noted(each, step, numbers[each.call]) for each in program.kernels if (step := done[each.call]) is not None
     ]
@@ -209,4 +248,5 @@ def _rebuild(program: Program, done: Sequence[_Step | None]) -> None:
 
 def _noted(chosen: Chosen, step: _Step, call: int) -> Chosen:
     """What was chosen for a step, with what it does now."""
-    return replace(chosen, call=call, kernel=step.kernel, reason="; ".join([chosen.reason, *step.notes]))
+    layer = step.call.layer
+    return replace(chosen, call=call, layer=layer, kernel=step.kernel, reason="; ".join([chosen.reason, *step.notes]))
