@@ -169,7 +169,7 @@ class _Fusion:
         return True
 
     def _continue_with_neurons(self, number: int) -> bool:
-        """Makes neurons a part of the layer that goes on with the elementwise step whose result they read, if it can."""
+        """Makes neurons a part of a layer that goes on with the elementwise step whose result they read, if it can."""
         step = self.steps[number]
         neurons = step.spec
         if not isinstance(neurons, NeuronSpec) or neurons.keeps_state:
