@@ -98,7 +98,7 @@ class _Tile:
     """The emitter: its buffers by name, and the thread's first channel; the others are 32 apart."""
 
     spec: GpuLinearSpec
-    b: dict[str, DeviceBuffer]
+    b: dict[str, Any]
     gpu: Gpu
     first: Expr
 
@@ -117,11 +117,11 @@ class _Tile:
     def _channel(self, word: int) -> Epilogue:
         """What becomes of the sums of one of the thread's channels."""
         outputs = self.spec.shape.outputs
-        channel = self.first + word * WORD
-        if self.spec.columns == outputs:
-            return Epilogue(self.spec.shape, self.b, ((0, 1),), channel)
-        buffers = {name: buffer.with_validity(channel < outputs) for name, buffer in self.b.items()}
-        return Epilogue(self.spec.shape, buffers, ((0, 1),), T.min(channel, T.int32(outputs - 1)))
+        channel, buffers = self.first + word * WORD, self.b
+        if self.spec.columns > outputs:
+            buffers = {name: buffer.with_validity(channel < outputs) for name, buffer in self.b.items()}
+            channel = T.min(channel, T.int32(outputs - 1))
+        return Epilogue(self.spec.shape, {**buffers, "out": buffers["out"].opened()}, ((0, 1),), channel)
 
     def _sum(self, total: Expr, where: Sequence[Expr], t: Expr) -> None:
         """Emits the sums of one time step."""

@@ -26,6 +26,7 @@ Expr = Any  # a TIR expression; TVM ships no types
 Api = Literal["cuda", "opencl"]
 
 BLOCK = 128  # threads of a block: four warps, and within the limits of every OpenCL device
+STATE = "v_state"  # name of the argument with potentials in step mode
 _STORED = {PACKED: "uint32"}  # types of memory that differ from those of the values
 
 
@@ -99,6 +100,10 @@ class Target(ABC):
     def with_validity(self, valid: Expr) -> Target:
         """The same, stored only where ``valid``."""
 
+    def opened(self) -> Target:
+        """The same, for a thread that begins to store the time steps of one neuron."""
+        return self
+
 
 @dataclass(frozen=True)
 class DeviceBuffer(Target):
@@ -109,15 +114,19 @@ class DeviceBuffer(Target):
         memory: the buffer as TVM knows it, in words where spikes are packed.
         dtype: of the values.
         valid: overrides whether this thread's element is its own (:attr:`Gpu.valid`).
+        is_state: whether the kernel also reads what it stores here; a thread then reads its own elements only.
     """
 
     gpu: Gpu
     memory: Expr
     dtype: str
     valid: Expr = field(default=None)
+    is_state: bool = False
 
     def __getitem__(self, index: Expr) -> Expr:
         """An element; a packed one is 0 or 1 as uint8, a float16 one is float32."""
+        if self.is_state and self._validity() is not None:
+            return T.if_then_else(self._validity(), self.memory[index], T.cast(T.int32(0), self.dtype))
         if self.dtype == PACKED:
             return T.cast(T.bitwise_and(T.shift_right(self.word(index), _bit(index)), T.uint32(1)), "uint8")
         if self.dtype == "float16":
@@ -130,7 +139,7 @@ class DeviceBuffer(Target):
 
     def store(self, address: Expr, value: Expr) -> None:
         """Emits ``self[address] = value``; a packed word is written by the lane of its first bit."""
-        valid = self.gpu.valid if self.valid is None else self.valid
+        valid = self._validity()
         if self.dtype == PACKED:
             fired = value != T.uint8(0)
             self._store_word(address, fired if valid is None else T.And(valid, fired))
@@ -143,6 +152,9 @@ class DeviceBuffer(Target):
     def with_validity(self, valid: Expr) -> DeviceBuffer:
         """The same buffer, stored to only where ``valid``."""
         return replace(self, valid=valid)
+
+    def _validity(self) -> Expr:
+        return self.gpu.valid if self.valid is None else self.valid
 
     def _half(self, index: Expr) -> Expr:
         if self.gpu.api == "cuda":
@@ -177,7 +189,8 @@ def _bit(index: Expr) -> Expr:
 def argument(gpu: Gpu, name: str, elements: int, dtype: str) -> DeviceBuffer:
     """Declares an argument of the kernel that is being built."""
     words = elements // WORD if dtype == PACKED else elements
-    return DeviceBuffer(gpu, T.arg(name, T.buffer((words,), _STORED.get(dtype, dtype))), dtype)
+    memory = T.arg(name, T.buffer((words,), _STORED.get(dtype, dtype)))
+    return DeviceBuffer(gpu, memory, dtype, is_state=name == STATE)
 
 
 @contextmanager
