@@ -59,8 +59,8 @@ class PlannedCall:
 
     Attributes:
         layer, kernel: as in ``LayerTime``.
-        outputs: elements of the tensor that it writes: its layer's spikes; else of a call the last argument, of a launch
-            the one in the workspace that no launch before it has.
+        outputs: elements of the tensor that it writes: its layer's spikes, if it makes them; else of a call the last
+            argument, of a launch the one in the workspace that no launch before it has.
         dtype: their type.
         fires: whether it writes its layer's spikes.
     """
