@@ -149,7 +149,7 @@ def _layer_views(manifest: Manifest, program: str, profile: Profile | None) -> l
                 layer=call.layer,
                 kernel=call.kernel,
                 reason=choice.reason if choice else None,
-                shape=(steps, *lif.state_shape) if lif else (call.outputs,),
+                shape=(steps, *lif.state_shape) if lif and call.fires else (call.outputs,),
                 dtype=call.dtype,
                 firing_rate=lif.firing_rate if lif else None,
                 input_density=choice.input_density if choice else None,

@@ -68,7 +68,7 @@ def test_every_call_is_listed_with_its_kernel_reason_rate_and_shape(bundle: Path
         "fire",
         "fire",
         "1x1x8",
-        "float32",
+        "uint8",
         "25.0%",
         "it",
         "is",
@@ -240,6 +240,21 @@ def test_in_sequence_mode_one_run_is_an_inference(bundle: Path) -> None:
 def test_a_bundle_for_the_cpu_says_nothing_of_gpus(bundle: Path) -> None:
     assert view_bundle(bundle)[0]["gpu"] is None
     assert "On the GPU" not in shown(bundle)
+
+
+def test_of_the_kernels_of_a_layer_the_one_with_its_spikes_shows_their_shape_and_type(bundle: Path) -> None:
+    turn_to_gpu(bundle, "step")
+    text = (bundle / "program.txt").read_text()
+    packed = text.replace("tensor 4 spikes uint8", "tensor 8 first float32 workspace 352 1 3\ntensor 4 spikes uint1")
+    packed = packed.replace("launch fire fire", "launch key_values_3 fire 1 1 1 32 1 1 2 8 3\nlaunch fire fire")
+    (bundle / "program.txt").write_text(packed.replace("tap fire 4 1", "tap fire 4 2"))
+    layers = view_bundle(bundle)[0]["layers"]
+    assert [(layer["kernel"], layer["shape"], layer["dtype"]) for layer in layers] == [
+        ("scale", (8,), "float32"),
+        ("key_values_3", (3,), "float32"),
+        ("fire", (1, 1, 8), "uint1"),
+        ("count", (2,), "float32"),
+    ]
 
 
 def test_a_record_for_what_is_no_bundle_is_refused(svitkit) -> None:
