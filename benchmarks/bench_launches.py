@@ -77,7 +77,7 @@ def count_launches(name: str, board: Board) -> Launches:
         work = Path(folder)
         metadata = export_onnx(network.checkpoint, work / "model.onnx", calibration=network.inputs)
         golden = file_inputs(network, metadata)[:1]
-        built = compile_for_gpu(work / "model.onnx", board, work, golden=golden, scratch=work)
+        built = compile_for_gpu(work / "model.onnx", board, work, inputs=golden, scratch=work)
     plan = built.compiled.plan
     return Launches(
         network=name,
