@@ -13,8 +13,6 @@ from typing import Any
 from svitkit.errors import UnsupportedError
 from svitkit.runtime.program import GpuTarget, Program
 
-# Rounds products before they are added, as IEEE 754 and ONNX Runtime do.
-_OPENCL_HEADER = "#pragma OPENCL FP_CONTRACT OFF\n"
 _HALF_HEADER = re.compile(r"#ifdef cl_khr_fp16\n.*?#endif\n", re.DOTALL)
 _HELPER = re.compile(r"\t// \.weak.*?\n\.weak \.func .*?\n\{.*?\n\}\n", re.DOTALL)
 # LLVM writes PTX 6.0 for it, the first version with the vote of a warp that all architectures have. Kernels use no
@@ -45,8 +43,8 @@ def compile_gpu(program: Program, triple: str) -> str:
         program.parameters[symbol] = tuple(_argument(program, symbol, each.name) for each in function.params)
     code = codegen_build(module, target)
     if program.gpu.api == "opencl":
-        return _OPENCL_HEADER + _rename(_HALF_HEADER.sub("", code.inspect_source("")))
-    return _rename(_as_entries(code.inspect_source("ptx"), program.gpu.architecture or _VOLTA))
+        return _rename(_HALF_HEADER.sub("", code.inspect_source("")))
+    return _rename(finish_ptx(code.inspect_source("ptx"), program.gpu.architecture or _VOLTA))
 
 
 def _device_module(program: Program, triple: str) -> tuple[Any, Any]:
@@ -89,17 +87,54 @@ def _rename(code: str) -> str:
     return re.sub(r"\b(\w+_\d+)_kernel\b", r"\1", code)
 
 
-def _as_entries(ptx: str, architecture: str) -> str:
-    """Makes kernels of the functions, and arithmetic that rounds after every operation.
+def finish_ptx(ptx: str, architecture: str) -> str:
+    """Makes kernels of the functions that TVM's LLVM has written as PTX.
 
-    LLVM 22 no longer reads the annotation by which TVM marks kernels. An operation without a rounding mode may be
-    joined with another one into a single rounding.
+    LLVM 22 no longer reads the annotation by which TVM marks kernels, so that it knows neither that they are entries
+    nor that their pointers lead to global memory. Arithmetic gets the rounding mode that forbids to join two operations
+    into one rounding; in OpenCL C that is a pragma, which libsvit puts in front.
+
+    Raises:
+        UnsupportedError: a kernel calls a function that is not defined.
     """
     missing = re.findall(r"\.extern \.func .*?(\w+)\n\(", ptx)
     if missing:
         raise UnsupportedError(
             f"kernels call {', '.join(sorted(set(missing)))}, which {_DEVICE_LIBRARY.name} does not define. Define it."
         )
-    kernels = _HELPER.sub("", ptx).replace(".visible .func ", ".visible .entry ")
-    kernels = re.sub(r"^\.target sm_\d+$", f".target {architecture}", kernels, flags=re.MULTILINE)
+    head, *functions = _HELPER.sub("", ptx).split(".visible .func ")
+    head = re.sub(r"^\.target sm_\d+$", f".target {architecture}", head, flags=re.MULTILINE)
+    kernels = ".visible .entry ".join([head, *(_in_global_memory(function) for function in functions)])
     return re.sub(r"\b(add|sub|mul)\.f32\b", r"\1.rn.f32", kernels)
+
+
+def _in_global_memory(function: str) -> str:
+    """Says of every load and store that it is of global memory, and of loads whether the kernel stores nothing there.
+
+    These go through the read-only cache, the one cache near the cores that Maxwell and Pascal have for global memory.
+    """
+    parameters = _roots(function)
+    stored = [parameters.get(register) for register in re.findall(r"\tst\.[\w.]+ \t\[(%rd\d+)", function)]
+
+    def load(match: re.Match[str]) -> str:
+        root = parameters.get(match["pointer"])
+        is_constant = root is not None and None not in stored and root not in stored
+        return f"\tld.global{'.nc' if is_constant else ''}.{match['rest']}[{match['pointer']}"
+
+    function = re.sub(r"\tld\.(?P<rest>(?!param|local)[\w.]+ \t[^\[\n]*)\[(?P<pointer>%rd\d+)", load, function)
+    return re.sub(r"\tst\.(?=[bv])", "\tst.global.", function)
+
+
+def _roots(function: str) -> dict[str, str]:
+    """The parameter that every register with a pointer comes from; left out where there are several."""
+    found: dict[str, set[str]] = {}
+    for register, parameter in re.findall(r"ld\.param\.b64 \t(%rd\d+), \[(\w+)\];", function):
+        found.setdefault(register, set()).add(parameter)
+    moves = re.findall(r"\t(?:add\.s64|mov\.b64|selp\.b64) \t(%rd\d+), ([^;]*);", function)
+    while True:
+        before = sum(len(roots) for roots in found.values())
+        for register, sources in moves:
+            for source in re.findall(r"%rd\d+", sources):
+                found.setdefault(register, set()).update(found.get(source, set()))
+        if sum(len(roots) for roots in found.values()) == before:
+            return {register: next(iter(roots)) for register, roots in found.items() if len(roots) == 1}

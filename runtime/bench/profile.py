@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 from pydantic.dataclasses import dataclass
@@ -58,15 +59,17 @@ class PlannedCall:
 
     Attributes:
         layer, kernel: as in ``LayerTime``.
-        outputs: elements of the tensor that it writes: of a call the last argument, of a launch the one in the
-            workspace that no launch before it has.
+        outputs: elements of the tensor that it writes: its layer's spikes, if it makes them; else of a call the last
+            argument, of a launch the one in the workspace that no launch before it has.
         dtype: their type.
+        fires: whether it writes its layer's spikes.
     """
 
     layer: str
     kernel: str
     outputs: int
     dtype: str
+    fires: bool = False
 
 
 def read_calls(program: str) -> tuple[PlannedCall, ...]:
@@ -81,6 +84,7 @@ def read_calls(program: str) -> tuple[PlannedCall, ...]:
     tensors: dict[str, tuple[int, str]] = {}
     unwritten: set[str] = set()
     calls: list[PlannedCall] = []
+    spikes: dict[tuple[str, int], tuple[int, str]] = {}
     try:
         for line in program.splitlines():
             words = line.split()
@@ -97,9 +101,15 @@ def read_calls(program: str) -> tuple[PlannedCall, ...]:
                 elements, dtype = tensors[(written or arguments)[-1]]
                 calls.append(PlannedCall(layer=words[2], kernel=words[1], outputs=elements, dtype=dtype))
                 unwritten -= set(arguments)
+            elif words[:1] == ["tap"]:
+                spikes[words[1], int(words[3])] = tensors[words[2]]
     except (IndexError, KeyError, ValueError):
         raise VerificationError(f"program.txt has a broken line: '{line[:80]}'. Build the bundle again.") from None
-    return tuple(calls)
+    return tuple(_with_spikes(call, spikes.get((call.layer, number))) for number, call in enumerate(calls))
+
+
+def _with_spikes(call: PlannedCall, spikes: tuple[int, str] | None) -> PlannedCall:
+    return call if spikes is None else replace(call, outputs=spikes[0], dtype=spikes[1], fires=True)
 
 
 def _arguments(words: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from math import frexp, prod
 from typing import Any
 
+import numpy as np
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
@@ -194,9 +195,17 @@ def as_float(value: Expr, dtype: str) -> Expr:
     return value if dtype == "float32" else T.cast(value, "float32")
 
 
+def real(value: float) -> Expr:
+    """A float32 constant with all its bits; TVM writes seven digits into OpenCL C, which hold simple numbers only."""
+    exact, gpu = np.float32(value), current_gpu()
+    if gpu is None or gpu.api == "cuda" or not np.isfinite(exact) or np.float32(f"{exact:e}") == exact:
+        return T.float32(value)
+    return T.call_pure_extern("float32", "as_float", T.uint32(int(exact.view(np.uint32))))
+
+
 def divide(value: Expr, divisor: float) -> Expr:
     """Division by a constant; by a power of two it is an exact multiplication."""
-    return value * T.float32(1.0 / divisor) if is_power_of_two(divisor) else value / T.float32(divisor)
+    return value * real(1.0 / divisor) if is_power_of_two(divisor) else value / real(divisor)
 
 
 def is_power_of_two(factor: float) -> bool:
@@ -216,7 +225,7 @@ def state_dtype(neuron: Neuron) -> str:
 
 def resting(neuron: Neuron) -> Expr:
     """The potential before the first time step, as it is in registers."""
-    return T.int32(0) if isinstance(neuron, IntegerLIF) else T.float32(neuron.v_initial)
+    return T.int32(0) if isinstance(neuron, IntegerLIF) else real(neuron.v_initial)
 
 
 def from_state(value: Expr, neuron: Neuron) -> Expr:
@@ -235,9 +244,9 @@ def as_current(value: Expr, dtype: str, neuron: Neuron) -> Expr:
         return as_float(value, dtype)
     if dtype != "float32":
         return value if dtype == "int32" else T.cast(value, "int32")
-    steps, limit = 2.0**neuron.current_fraction, T.float32(REAL_LIMIT * 2.0**neuron.current_fraction)
-    nearest = T.nearbyint(value * T.float32(steps))
-    return T.cast(T.max(T.min(nearest, limit), T.float32(0) - limit), "int32")
+    steps, limit = 2.0**neuron.current_fraction, real(REAL_LIMIT * 2.0**neuron.current_fraction)
+    nearest = T.nearbyint(value * real(steps))
+    return T.cast(T.max(T.min(nearest, limit), real(0) - limit), "int32")
 
 
 def scaled_current(value: Expr, dtype: str, factor: float, neuron: Neuron) -> Expr:
@@ -247,7 +256,7 @@ def scaled_current(value: Expr, dtype: str, factor: float, neuron: Neuron) -> Ex
         return whole if factor == 1 else whole * T.int32(int(factor))
     value = as_float(value, dtype)
     if factor != 1:
-        product = value * T.float32(factor)
+        product = value * real(factor)
         value = product if is_power_of_two(factor) else fence(product)
     return as_current(value, "float32", neuron)
 
@@ -274,7 +283,7 @@ def charge(x: Expr, v: Expr, neuron: Neuron) -> Expr:
     if isinstance(neuron, IntegerLIF):
         drive = x if neuron.gain == 1 else x * T.int32(neuron.gain)
         return drive + v * T.int32(neuron.keep)
-    rest = v if neuron.v_initial == 0 else v - T.float32(neuron.v_initial)
+    rest = v if neuron.v_initial == 0 else v - real(neuron.v_initial)
     if neuron.decay_input:
         return v + divide(x - rest, neuron.tau)
     return v - divide(rest, neuron.tau) + x
@@ -285,7 +294,7 @@ def fire(v: Expr, out: Expr, base: Expr, width: int, neuron: Neuron, *, stride: 
     if isinstance(neuron, IntegerLIF):
         params, threshold, silent = neuron.params, T.int32(neuron.threshold), T.int32(0)
     else:
-        params, threshold, silent = neuron, T.float32(neuron.v_threshold), T.float32(neuron.v_initial)
+        params, threshold, silent = neuron, real(neuron.v_threshold), real(neuron.v_initial)
 
     def reset(lane: Expr) -> Expr:
         after = v[lane] - threshold if params.v_reset is None else silent

@@ -8,14 +8,24 @@ address alone, so that kernels need not know of each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from math import prod
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, allocate, dot, put
+from svitkit.runtime.kernels.emit import (
+    Expr,
+    allocate,
+    charge,
+    dot,
+    fire,
+    potential_dtype,
+    put,
+    resting,
+    scaled_current,
+)
 from svitkit.runtime.kernels.gpu_linear import GpuLinearSpec, build_gpu_linear
 from svitkit.runtime.kernels.launch import DeviceBuffer, Gpu, Target, argument, current_gpu
 from svitkit.runtime.kernels.neurons import NeuronSpec, build_neurons
@@ -28,6 +38,7 @@ from svitkit.runtime.kernels.pointwise import (
     reduced_value,
 )
 from svitkit.runtime.kernels.pool import PoolSpec, pooled_value
+from svitkit.runtime.view import PACKED
 
 Producer = ElementwiseSpec | PoolSpec | ReduceSpec
 Argument = tuple[str, int, str]  # name, elements and type of a buffer
@@ -50,19 +61,24 @@ class Inlined:
 
 @dataclass(frozen=True)
 class Continued:
-    """An argument whose elements, where they are stored, go on through an elementwise kernel.
+    """An argument whose elements, where they are stored, go on through an elementwise kernel, and perhaps neurons.
 
     Attributes:
         argument: its name.
         consumer: the elementwise kernel.
         operand: which of its operands they are.
         keeps: whether they are stored as well.
+        neurons: neurons that read the elementwise kernel's result; the thread that stores the argument goes through the
+            time steps of a neuron in order. None for none.
+        keeps_result: whether what the neurons read is stored.
     """
 
     argument: str
     consumer: ElementwiseSpec
     operand: int
     keeps: bool
+    neurons: NeuronSpec | None = None
+    keeps_result: bool = True
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,7 @@ def build_fused(spec: FusedSpec) -> Expr:
     """Returns the TIR function; arguments: the base kernel's, with others in the place of those that are fused.
 
     An inlined argument is replaced by the producer's inputs, and itself if it is kept; a continued one by itself if it
-    is kept, the consumer's other operands, and its result.
+    is kept, the consumer's other operands, its result if that is kept, and the neurons' spikes.
     """
     gpu = current_gpu()
     assert gpu is not None
@@ -104,8 +120,12 @@ def _declaration(fusion: Inlined | Continued) -> Callable[[Gpu, Argument], Any]:
             for index, operand in enumerate(fusion.consumer.operands)
             if index != fusion.operand
         ]
-        out = argument(gpu, f"{name}_out", fusion.consumer.out.elements, fusion.consumer.out.dtype)
-        return _ContinuedBuffer(fusion, kept, tuple(others), out)
+        result, spikes, neurons = fusion.consumer.out, None, fusion.neurons
+        out = argument(gpu, f"{name}_out", result.elements, result.dtype) if fusion.keeps_result else None
+        if neurons is not None:
+            spikes = argument(gpu, f"{name}_spikes", neurons.out.elements, neurons.out.dtype)
+            gpu.packs = gpu.packs or neurons.out.dtype == PACKED
+        return _ContinuedBuffer(fusion, kept, tuple(others), out, spikes)
 
     return declare
 
@@ -154,12 +174,23 @@ class _ContinuedBuffer(Target):
     fusion: Continued
     kept: DeviceBuffer | None
     others: tuple[DeviceBuffer, ...]
-    out: DeviceBuffer
+    out: DeviceBuffer | None
+    spikes: DeviceBuffer | None
+    potential: Expr = None
 
     def with_validity(self, valid: Expr) -> _ContinuedBuffer:
         """The same, stored only where ``valid``."""
-        kept = None if self.kept is None else self.kept.with_validity(valid)
-        return _ContinuedBuffer(self.fusion, kept, self.others, self.out.with_validity(valid))
+        stored = {name: getattr(self, name) for name in ("kept", "out", "spikes")}
+        return replace(self, **{name: each and each.with_validity(valid) for name, each in stored.items()})
+
+    def opened(self) -> _ContinuedBuffer:
+        """The same, with the neuron's potential at rest."""
+        neurons = self.fusion.neurons
+        if neurons is None:
+            return self
+        potential = allocate(1, potential_dtype(neurons.params))
+        put(potential, 0, resting(neurons.params))
+        return replace(self, potential=potential)
 
     def store(self, address: Expr, value: Expr) -> None:
         """Emits what becomes of an element."""
@@ -172,7 +203,22 @@ class _ContinuedBuffer(Target):
         loops = located(address - read.offset, consumer.extents, read.strides)
         sources: list[Any] = list(self.others)
         sources.insert(operand, _Element(element[0]))
-        self.out.store(dot(loops, consumer.out.strides), elementwise_value(consumer, sources, loops))
+        result = allocate(1, consumer.out.dtype)
+        put(result, 0, elementwise_value(consumer, sources, loops))
+        place = dot(loops, consumer.out.strides)
+        if self.out is not None:
+            self.out.store(place, result[0])
+        if self.fusion.neurons is not None:
+            self._fire(self.fusion.neurons, place, result[0])
+
+    def _fire(self, neurons: NeuronSpec, place: Expr, value: Expr) -> None:
+        """One time step of the neuron that reads a result."""
+        potential, params = self.potential, neurons.params
+        strides = (*neurons.x.strides, neurons.x_time)
+        *where, t = located(place, (*neurons.extents, neurons.timesteps), strides)
+        current = scaled_current(value, neurons.x.dtype, neurons.scale, params)
+        put(potential, 0, charge(current, potential[0], params))
+        fire(potential, self.spikes, dot(where, neurons.out.strides) + t * neurons.out_time, 1, params)
 
 
 @dataclass(frozen=True)
@@ -190,10 +236,13 @@ def located(address: Expr, extents: Sequence[int], strides: Sequence[int]) -> li
     order = sorted((index for index, extent in enumerate(extents) if extent > 1), key=lambda index: -strides[index])
     loops: list[Expr] = [T.int32(0)] * len(extents)
     rest = address
-    for index in order:
+    for position, index in enumerate(order):
         stride = strides[index]
+        if position:
+            outer = [strides[each] for each in order[:position]]
+            nested = all(size % outer[-1] == 0 for size in outer)  # not where rows were filled up
+            rest = T.truncmod(address if nested else rest, T.int32(outer[-1]))
         loops[index] = rest if stride == 1 else T.truncdiv(rest, T.int32(stride))
-        rest = T.truncmod(rest, T.int32(stride))  # of rows, which need not be multiples of what is in them
     return loops
 
 

@@ -23,6 +23,7 @@ from svitkit.runtime.kernels.emit import (
     function,
     nest,
     put,
+    real,
     shared_nest,
 )
 from svitkit.runtime.kernels.launch import current_gpu
@@ -119,7 +120,7 @@ def elementwise_value(spec: ElementwiseSpec, sources: Sequence[Expr], loops: Seq
         return _combine(spec.operator, value, T.int32(int(spec.constant)), dtype)
     if spec.operator == "div":
         return divide(value, spec.constant)
-    return _combine(spec.operator, value, T.float32(spec.constant), dtype)
+    return _combine(spec.operator, value, real(spec.constant), dtype)
 
 
 def build_quantize(spec: QuantizeSpec) -> Expr:
@@ -127,8 +128,8 @@ def build_quantize(spec: QuantizeSpec) -> Expr:
 
     def body(x: Expr, out: Expr) -> None:
         with shared_nest(spec.extents) as loops:
-            level = T.nearbyint(_load(x, spec.x, loops, "float32") / T.float32(spec.scale))
-            level = T.max(T.min(level + T.float32(spec.zero_point), T.float32(255)), T.float32(0))
+            level = T.nearbyint(_load(x, spec.x, loops, "float32") / real(spec.scale))
+            level = T.max(T.min(level + real(spec.zero_point), T.float32(255)), T.float32(0))
             put(out, dot(loops, spec.out.strides), T.cast(T.cast(level, "int32"), "uint8"))
 
     return function([("x", spec.x.elements, spec.x.dtype), ("out", spec.out.elements, "uint8")], body)
@@ -168,7 +169,7 @@ def _add_reduced(spec: ReduceSpec, x: Expr, total: Expr, width: int, loops: Sequ
 
 def _mean(spec: ReduceSpec, total: Expr) -> Expr:
     value = as_float(total, _sum_dtype(spec)) if spec.out.dtype == "float32" else total
-    return value if spec.divisor == 1 else value / T.float32(spec.divisor)
+    return value if spec.divisor == 1 else value / real(spec.divisor)
 
 
 def accumulate(

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.script.ir_builder import tirx as T
 
-from svitkit.runtime.kernels.emit import Expr, assign, function, shared_nest, when
+from svitkit.runtime.kernels.emit import Expr, assign, function, put, shared_nest, when
+from svitkit.runtime.kernels.launch import current_gpu
 from svitkit.runtime.kernels.row_layout import LOW
 
 BLOCK = 512
@@ -98,6 +99,12 @@ def build_unpack(spec: UnpackSpec) -> Expr:
     dtype = "int16" if spec.words else "int8"
 
     def body(packed: Expr, out: Expr) -> None:
+        if current_gpu() is not None:
+            with shared_nest((spec.elements,)) as (number,):
+                block, within = T.truncdiv(number, T.int32(BLOCK)), T.truncmod(number, T.int32(BLOCK))
+                vector, lane = T.truncdiv(within, T.int32(VECTOR)), T.truncmod(within, T.int32(VECTOR))
+                put(out, number, _weight(spec, packed, block * spec.block_bytes + lane, vector))
+            return
         full, rest = divmod(spec.elements, BLOCK)
         with shared_nest((spec.blocks, 1)) as (block, _):
             if full:
@@ -130,13 +137,15 @@ def _emit_vector(
     assign(*target, width, word if spec.words else lambda lane: weight(lane, block))
 
 
-def _weight(spec: UnpackSpec, packed: Expr, start: Expr, vector: int) -> Expr:
+def _weight(spec: UnpackSpec, packed: Expr, start: Expr, vector: int | Expr) -> Expr:
     """One weight of a vector as int8; ``start`` is its lane behind the beginning of the block."""
+    number = T.int32(vector) if isinstance(vector, int) else vector
     whole: Expr = T.uint8(0)
     plane = 0
     for width, lowest in _planes(spec.bits):
-        byte = packed[start + (plane + vector % width * VECTOR)]
-        part = T.bitwise_and(T.shift_right(byte, T.uint8(vector // width * width)), T.uint8(2**width - 1))
+        share = T.truncmod(number, T.int32(width))
+        byte = packed[start + (plane + share * VECTOR)]
+        part = T.bitwise_and(T.shift_right(byte, T.cast(number - share, "uint8")), T.uint8(2**width - 1))
         whole = T.bitwise_or(whole, T.shift_left(part, T.uint8(lowest)))
         plane += BLOCK * width // BYTE_BITS
     sign = T.uint8(1 << (spec.bits - 1))

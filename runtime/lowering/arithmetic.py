@@ -96,7 +96,8 @@ def lower_scalar(state: Lowering, node: Node, operator: Operator, source: str, c
     """
     view = state.values[source] if operator == "mul" and waiting_product(state, source) else state.read(source)
     if operator == "mul":
-        buffer = Buffer(node.outputs[0], "int32" if isinstance(constant, int) else "float32", view.buffer.shape)
+        dtype = "int32" if isinstance(constant, int) else "float32"
+        buffer = Buffer(node.outputs[0], dtype, (view.buffer.elements,))
         state.values[node.outputs[0]] = replace(view, buffer=buffer)
         state.waiting[buffer] = Scaled(node, node.outputs[0], view, constant)
         return

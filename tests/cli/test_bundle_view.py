@@ -11,7 +11,15 @@ from rich.console import Console
 from svitkit.cli.bundle_view import view_bundle
 from svitkit.errors import ConfigError
 from svitkit.files import sha256
-from svitkit.manifest import GpuPlan, KernelChoice, LIFLayer, SparseWeights, read_manifest, write_manifest
+from svitkit.manifest import (
+    GpuPlan,
+    KernelChoice,
+    LIFLayer,
+    PrecisionTrial,
+    SparseWeights,
+    read_manifest,
+    write_manifest,
+)
 from svitkit.runtime.bench.profile import LayerTime, Profile
 from svitkit.runtime.bench.record import write_record
 from tests.runtime import bundles
@@ -68,7 +76,7 @@ def test_every_call_is_listed_with_its_kernel_reason_rate_and_shape(bundle: Path
         "fire",
         "fire",
         "1x1x8",
-        "float32",
+        "uint8",
         "25.0%",
         "it",
         "is",
@@ -186,6 +194,7 @@ PLAN = GpuPlan(
     architecture="sm_87",
     allows_cpu=False,
     precision="fp16",
+    trial=PrecisionTrial(inputs=64, class_changes=0, spike_agreement=0.9875),
     launches=3,
     prepared=1,
     bytes_moved=2048,
@@ -209,6 +218,7 @@ def test_a_bundle_for_a_gpu_says_what_it_asks_of_it_in_each_step_and_in_an_infer
         "architecture": "sm_87",
         "allows_cpu": False,
         "precision": "fp16",
+        "precision_trial": {"inputs": 64, "class_changes": 0, "spike_agreement": 0.9875},
         "launches_per_run": 3,
         "launches_per_inference": 12,
         "launches_at_load": 1,
@@ -225,6 +235,7 @@ def test_a_bundle_for_a_gpu_says_what_it_asks_of_it_in_each_step_and_in_an_infer
     assert "8.0 KiB (estimate: every buffer once a launch)" in text
     assert "0.4 KiB: weights 0.0 KiB, states 0.0 KiB, workspace 0.3 KiB" in text
     assert "sm_87 or newer" in text
+    assert "changes 0 of 64 classes and 1.25% of the spikes, in ONNX Runtime" in text
     assert "host (its GPU)" in line(text, "board ")
 
 
@@ -240,6 +251,21 @@ def test_in_sequence_mode_one_run_is_an_inference(bundle: Path) -> None:
 def test_a_bundle_for_the_cpu_says_nothing_of_gpus(bundle: Path) -> None:
     assert view_bundle(bundle)[0]["gpu"] is None
     assert "On the GPU" not in shown(bundle)
+
+
+def test_of_the_kernels_of_a_layer_the_one_with_its_spikes_shows_their_shape_and_type(bundle: Path) -> None:
+    turn_to_gpu(bundle, "step")
+    text = (bundle / "program.txt").read_text()
+    packed = text.replace("tensor 4 spikes uint8", "tensor 8 first float32 workspace 352 1 3\ntensor 4 spikes uint1")
+    packed = packed.replace("launch fire fire", "launch key_values_3 fire 1 1 1 32 1 1 2 8 3\nlaunch fire fire")
+    (bundle / "program.txt").write_text(packed.replace("tap fire 4 1", "tap fire 4 2"))
+    layers = view_bundle(bundle)[0]["layers"]
+    assert [(layer["kernel"], layer["shape"], layer["dtype"]) for layer in layers] == [
+        ("scale", (8,), "float32"),
+        ("key_values_3", (3,), "float32"),
+        ("fire", (1, 1, 8), "uint1"),
+        ("count", (2,), "float32"),
+    ]
 
 
 def test_a_record_for_what_is_no_bundle_is_refused(svitkit) -> None:

@@ -21,6 +21,7 @@ from svitkit.runtime.bench.runner_process import Runner
 from svitkit.runtime.session import Session
 
 Array = NDArray[Any]
+SPIKE_AGREEMENT = 0.999
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,15 @@ def assert_same_bits(wanted: Recording, got: Recording) -> None:
         assert not different.any(), f"{name}: spikes of {different.sum()} of {len(spikes)} inputs differ"
     assert got.logits.dtype == wanted.logits.dtype == np.float32
     np.testing.assert_array_equal(got.logits.view(np.uint32), wanted.logits.view(np.uint32), err_msg="logits")
+
+
+def assert_agree(wanted: Recording, got: Recording) -> None:
+    """Every class is the same, and so are nearly all spikes of every layer: float32 sums may differ in their order."""
+    assert (got.logits.argmax(1) == wanted.logits.argmax(1)).all()
+    assert set(got.spikes) == set(wanted.spikes)
+    for name, spikes in wanted.spikes.items():
+        agreement = (got.spikes[name].reshape(spikes.shape) == spikes).mean()
+        assert agreement >= SPIKE_AGREEMENT, f"{name}: {agreement:.4%}"
 
 
 def assert_lively(recording: Recording) -> None:

@@ -111,7 +111,7 @@ def test_calls_that_do_not_exist_are_refused(loaded: Loaded) -> None:
 def test_calls_are_read_from_a_program_with_what_they_write() -> None:
     assert read_calls(bundles.PROGRAM) == (
         PlannedCall(layer="stem", kernel="scale", outputs=8, dtype="float32"),
-        PlannedCall(layer="fire", kernel="fire", outputs=8, dtype="float32"),
+        PlannedCall(layer="fire", kernel="fire", outputs=8, dtype="uint8", fires=True),
         PlannedCall(layer="head", kernel="count", outputs=2, dtype="float32"),
     )
 
