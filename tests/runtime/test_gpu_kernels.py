@@ -97,12 +97,13 @@ def test_packed_rows_of_any_length_are_written_convolved_pooled_and_summed(chann
     assert stored == {"float16" if precision == "fp16" else "float32"}
 
 
+@pytest.mark.parametrize("part", ["q", "k"])
 @pytest.mark.parametrize("width", [8, 33])
-def test_layers_read_slices_that_begin_inside_a_word(width: int) -> None:
+def test_layers_read_slices_that_begin_or_end_inside_a_word(width: int, part: str) -> None:
     nodes = [
         node("LIF", "input zero", "s", params=LIFParams()),
         node("Split", "s", "q k v", axis=2, num_outputs=3),
-        node("Reshape", "k frames", "flat"),
+        node("Reshape", f"{part} frames", "flat"),
         node("Conv", "flat w", "c", **CONVOLUTION),
         node("Reshape", "c steps", "x"),
         node("LIF", "x zero", "fired", params=SOFT),
