@@ -97,12 +97,13 @@ def test_packed_rows_of_any_length_are_written_convolved_pooled_and_summed(chann
     assert stored == {"float16" if precision == "fp16" else "float32"}
 
 
+@pytest.mark.parametrize("part", ["q", "k"])
 @pytest.mark.parametrize("width", [8, 33])
-def test_layers_read_slices_that_begin_inside_a_word(width: int) -> None:
+def test_layers_read_slices_that_begin_or_end_inside_a_word(width: int, part: str) -> None:
     nodes = [
         node("LIF", "input zero", "s", params=LIFParams()),
         node("Split", "s", "q k v", axis=2, num_outputs=3),
-        node("Reshape", "k frames", "flat"),
+        node("Reshape", f"{part} frames", "flat"),
         node("Conv", "flat w", "c", **CONVOLUTION),
         node("Reshape", "c steps", "x"),
         node("LIF", "x zero", "fired", params=SOFT),
@@ -326,3 +327,54 @@ def test_potentials_stay_from_step_to_step(channels: int) -> None:
     for name in ("s", "fired", "behind"):
         assert 0.01 < wanted[name].mean() < 0.99
         np.testing.assert_array_equal(player.spikes[name].ravel(), wanted[name][-1].ravel())
+
+
+@pytest.mark.parametrize("channels", [10, 64])
+def test_values_with_several_readers_are_the_same_for_all_of_them(channels: int) -> None:
+    nodes = [
+        node("LIF", "input zero", "s", params=LIFParams()),
+        node("Reshape", "s frames", "flat"),
+        node("Conv", "flat w", "c", **CONVOLUTION),
+        node("Reshape", "c steps", "x"),
+        node("Add", "x input", "r"),  # a residual stream of real numbers
+        node("LIF", "r zero", "first", params=SOFT),
+        node("Reshape", "r frames", "r_flat"),
+        node("MaxPool", "r_flat", "p", **HALVES),
+        node("Reshape", "p halves", "pooled"),
+        node("LIF", "pooled zero", "second", params=LIFParams(v_threshold=2.0)),
+        node("LIF", "pooled zero", "third", params=LIFParams(v_threshold=2.5, v_reset=None)),
+        node("Add", "second third", "counts"),
+        node("Add", "counts counts", "twice"),
+        node("ReduceSum", "twice axes", "totals"),
+        node("Mul", "first factor", "scaled"),
+        node("Add", "scaled r", "sums"),
+        node("Mul", "sums scaled", "squares"),
+        node("Add", "squares totals", "logits"),
+    ]
+    constants = {
+        "w": weights(channels, channels, 3, 3),
+        "frames": np.array([T, channels, 6, 5]),
+        "steps": np.array([T, 1, channels, 6, 5]),
+        "halves": np.array([T, 1, channels, 3, 3]),
+        "factor": np.asarray(np.float32(1 / 3)),
+        "axes": np.array([3, 4]),
+    }
+    check(nodes, drive(T, 1, channels, 6, 5), constants)
+
+
+def test_a_tour_through_layouts_ends_where_numpy_does() -> None:
+    """Transposed, sliced and expanded values that elementwise kernels read in other orders than they were stored in."""
+    nodes = [
+        node("LIF", "input zero", "s", params=LIFParams()),
+        node("Transpose", "s", "turned", perm=[0, 1, 3, 4, 2]),
+        node("Mul", "turned row", "scaled"),
+        node("Transpose", "scaled", "back", perm=[0, 1, 4, 2, 3]),
+        node("Add", "back s", "sums"),
+        node("Split", "sums", "one_half other_half", axis=2, num_outputs=2),
+        node("LIF", "one_half zero", "fired", params=SOFT),
+        node("Sub", "other_half fired", "less"),
+        node("ReduceMean", "less axes", "means"),
+        node("Add", "less means", "logits"),
+    ]
+    constants = {"row": weights(4, 1), "axes": np.array([0])}
+    check(nodes, drive(T, 1, 66, 4, 5), {**constants, "row": weights(66)})
