@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch import nn
 
 from svitkit.boards.board import load_board
 from svitkit.export.pipeline import export_onnx
@@ -35,6 +33,7 @@ from tests.runtime.ptx.memory import Argument, Memory, Tensor
 from tests.runtime.ptx.parser import PtxError
 from tests.runtime.ptx.player import Player
 from tests.runtime.recordings import Recording, assert_lively, assert_same_bits, by_onnx_runtime, stack
+from tests.runtime.test_sparse import pruned
 
 NAN = float("nan")
 ARCHITECTURES = ("sm_53", "sm_62", "sm_72", "sm_87")
@@ -293,16 +292,6 @@ class Case:
     got: Recording
 
 
-def pruned(family: str) -> Checkpoint:
-    """A network with two of five weights 0, which are not stored."""
-    checkpoint = copy.deepcopy(build(family))
-    for module in checkpoint.model.modules():
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-            weight = module.weight.data
-            weight[weight.abs() < weight.abs().quantile(0.4)] = 0
-    return checkpoint
-
-
 def odd_channels(family: str) -> Checkpoint:
     """A network whose rows of channels (48 at most, in 4 heads) fill no words."""
     arguments = {**FAMILIES[family], "embed_dims": 48}
@@ -314,7 +303,7 @@ def odd_channels(family: str) -> Checkpoint:
 @pytest.mark.parametrize(
     ("make", "precision", "mode"),
     [
-        pytest.param(lambda: pruned("spikformer"), "fp32", "sequence", id="pruned spikformer in fp32"),
+        pytest.param(lambda: pruned(32), "fp32", "sequence", id="pruned spikformer in fp32"),
         pytest.param(
             lambda: odd_channels("spike-driven-transformer"),
             "fp16",
