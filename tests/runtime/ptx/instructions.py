@@ -64,7 +64,7 @@ def as_step(kernel: Kernel, instruction: Instruction) -> Step:
     """
     try:
         match instruction.opcode:
-            case ("ld", "param", "b64" | "u64"):
+            case ("ld", "param", "b64"):
                 return _load_parameter(kernel, instruction)
             case ("ld", *how, kind) if set(how) <= _OF_LOADS:
                 return _load(kernel, instruction, kind, constant="nc" in how)
@@ -72,15 +72,13 @@ def as_step(kernel: Kernel, instruction: Instruction) -> Step:
                 return _store(kernel, instruction, kind)
             case ("vote", "sync", "ballot", "b32"):
                 return _ballot(kernel, instruction)
-            case ("cvta", "to", "global", "u64"):
-                return _compute(kernel, instruction, ("mov", "b64"))
-        return _compute(kernel, instruction, instruction.opcode)
+        return _compute(kernel, instruction)
     except PtxError as error:
         raise PtxError(f"{kernel.name}, '{instruction.text}': {error}") from None
 
 
-def _compute(kernel: Kernel, instruction: Instruction, opcode: tuple[str, ...]) -> Step:
-    found = operation(opcode)
+def _compute(kernel: Kernel, instruction: Instruction) -> Step:
+    found = operation(instruction.opcode)
     target, *sources = instruction.operands
     write = _writer(kernel, target, found.result)
     reads = [_reader(kernel, source, kind) for source, kind in zip(sources, found.sources, strict=True)]

@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
-_ENTRY = re.compile(
-    r"^\.visible \.entry (\w+)\((.*?)\)\s*(?:\.maxntid ([\d, ]+))?\s*\n\{\n(.*?)^\}", re.DOTALL | re.MULTILINE
-)
-_PARAMETER = re.compile(r"^\s*\.param \.[bu]64 (?:\.ptr (?:\.\w+ )*(?:\.align \d+ )?)?(\w+)$")
+_ENTRY = re.compile(r"^\.visible \.entry (\w+)\((.*?)\)\n\{\n(.*?)^\}", re.DOTALL | re.MULTILINE)
+_PARAMETER = re.compile(r"^\s*\.param \.b64 (\w+)$")
 _REGISTERS = re.compile(r"^\.reg \.(\w+)\s+(%\w+)<(\d+)>$")
 _LABEL = re.compile(r"^(\$\w+):$")
 _INSTRUCTION = re.compile(r"^(?:@(!?)(%\w+)\s+)?([\w.]+)(?:\s+(.+))?$")
@@ -145,7 +143,7 @@ def parse(text: str) -> dict[str, Kernel]:
     """
     text = re.sub(r"//.*", "", text)
     kernels = {}
-    for name, parameters, _, body in _ENTRY.findall(text):
+    for name, parameters, body in _ENTRY.findall(text):
         names = tuple(_match(_PARAMETER, line)[1] for line in parameters.strip().split(",\n") if line)
         kernels[name] = _kernel(name, names, body)
     left = _ENTRY.sub("", text).split("\n")
