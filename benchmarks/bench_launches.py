@@ -76,8 +76,8 @@ def count_launches(name: str, board: Board) -> Launches:
     with tempfile.TemporaryDirectory(prefix="svitkit-") as folder:
         work = Path(folder)
         metadata = export_onnx(network.checkpoint, work / "model.onnx", calibration=network.inputs)
-        golden = file_inputs(network, metadata)[:1]
-        built = compile_for_gpu(work / "model.onnx", board, work, golden=golden, scratch=work)
+        inputs = file_inputs(network, metadata)
+        built = compile_for_gpu(work / "model.onnx", board, work, inputs=inputs, scratch=work)
     plan = built.compiled.plan
     return Launches(
         network=name,

@@ -33,6 +33,7 @@ def build_bundle(
     golden: NDArray[np.float32],
     stores_sparse: bool = True,
     device: Device = "cpu",
+    trial: NDArray[np.float32] | None = None,
 ) -> Manifest:
     """Compiles an exported network for a board and gathers all that runs it.
 
@@ -43,6 +44,7 @@ def build_bundle(
         golden: (N, *input shape) float32, inputs of the check on the board; see :mod:`svitkit.runtime.golden`.
         stores_sparse: whether weights of which most are 0 are stored without zeros (:mod:`svitkit.runtime.sparse`).
         device: what it runs on, the CPU or the GPU of the board.
+        trial: inputs like ``golden``, on which the precision of weights on a GPU is chosen; the golden ones if None.
 
     Raises:
         ConfigError: the file is damaged, or the golden inputs have the wrong shape.
@@ -51,14 +53,15 @@ def build_bundle(
     """
     with staged_directory(out) as bundle, TemporaryDirectory(prefix="svit-") as scratch:
         if device == "gpu":
+            inputs = golden if trial is None else trial
             gpu = compile_for_gpu(
-                onnx_path, board, bundle, golden=golden, scratch=Path(scratch), stores_sparse=stores_sparse
+                onnx_path, board, bundle, inputs=inputs, scratch=Path(scratch), stores_sparse=stores_sparse
             )
             compiled, reference, plan = gpu.compiled, gpu.reference, gpu.plan
         else:
             compiled = compile_network(onnx_path, board, bundle / "model.so", stores_sparse=stores_sparse)
-            check_golden_inputs(compiled.graph.metadata, golden)
             reference, plan = onnx_path, None
+        check_golden_inputs(compiled.graph.metadata, golden)
         runner = build_runner(board.triple)
         shutil.copy2(runner.svit_run, bundle / "svit-run")
         shutil.copy2(runner.libsvit, bundle / "libsvit.so")

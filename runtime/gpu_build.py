@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from svitkit.boards.board import Board
 from svitkit.files import write_text
-from svitkit.manifest import GpuPlan
+from svitkit.manifest import GpuPlan, PrecisionTrial
 from svitkit.runtime.golden import check_golden_inputs
 from svitkit.runtime.gpu_code import compile_gpu
 from svitkit.runtime.import_onnx import import_onnx
 from svitkit.runtime.memory import plan_memory
 from svitkit.runtime.pipeline import Compiled, lower_network
-from svitkit.runtime.precision import Rounding, half_layers, measure_rounding, write_rounded
+from svitkit.runtime.precision import choose_precision, half_layers, try_rounded, write_rounded
 from svitkit.runtime.program import GpuTarget, Precision, Program
 
 
@@ -40,7 +40,7 @@ def compile_for_gpu(
     board: Board,
     folder: Path,
     *,
-    golden: NDArray[np.float32],
+    inputs: NDArray[np.float32],
     scratch: Path,
     stores_sparse: bool = True,
 ) -> GpuBuild:
@@ -50,26 +50,26 @@ def compile_for_gpu(
         onnx_path: a file that ``svitkit export`` wrote.
         board: the board; it must have a GPU.
         folder: where the kernels are written.
-        golden: inputs on which fp16 weights are compared with fp32 ones.
+        inputs: (N, *input shape) float32, on which fp16 weights are compared with fp32 ones.
         scratch: a folder for files that are not kept.
         stores_sparse: whether weights of which most are 0 are stored without zeros.
     """
     graph = import_onnx(onnx_path)
-    check_golden_inputs(graph.metadata, golden)
+    check_golden_inputs(graph.metadata, inputs)
     program = lower_network(graph, board, stores_sparse=stores_sparse, gpu=_target(board, "fp16"))
-    reference, rounding = onnx_path, None
+    reference, trial = onnx_path, None
     layers = half_layers(program)
     if layers:
         reference = scratch / "rounded.onnx"
         write_rounded(onnx_path, layers, reference)
-        rounding = measure_rounding(onnx_path, reference, golden)
-    if rounding is None or rounding.precision == "fp32":
+        trial = try_rounded(onnx_path, reference, inputs)
+    if trial is None or choose_precision(trial) == "fp32":
         reference = onnx_path
         program = lower_network(graph, board, stores_sparse=stores_sparse, gpu=_target(board, "fp32"))
     target = _gpu_of(program)
     write_text(folder / target.kernels, compile_gpu(program, board.triple))
     compiled = Compiled(graph, program, plan_memory(program))
-    return GpuBuild(compiled=compiled, reference=reference, plan=_describe(program, rounding))
+    return GpuBuild(compiled=compiled, reference=reference, plan=_describe(program, trial))
 
 
 def _target(board: Board, precision: Precision) -> GpuTarget:
@@ -83,7 +83,7 @@ def _gpu_of(program: Program) -> GpuTarget:
     return program.gpu
 
 
-def _describe(program: Program, rounding: Rounding | None) -> GpuPlan:
+def _describe(program: Program, trial: PrecisionTrial | None) -> GpuPlan:
     target = _gpu_of(program)
     launches = [call for call in program.calls if not call.prepares]
     return GpuPlan(
@@ -91,7 +91,7 @@ def _describe(program: Program, rounding: Rounding | None) -> GpuPlan:
         architecture=target.architecture,
         allows_cpu=target.allows_cpu,
         precision=target.precision,
-        spike_agreement=None if rounding is None else rounding.agreement,
+        trial=trial,
         launches=len(launches),
         prepared=len(program.calls) - len(launches),
         bytes_moved=sum(buffer.size_bytes for call in launches for buffer in set(call.buffers)),

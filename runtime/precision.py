@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from svitkit.manifest import PrecisionTrial
 from svitkit.onnx_check import load_checked
 from svitkit.onnx_reference import ReferenceRun, ReferenceSession
 from svitkit.runtime.program import Precision, Program
 
-LEAST_AGREEMENT = 0.999
-"""Of the spikes: as much as the same network keeps on a processor that adds float32 sums in another order."""
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rounding:
-    """What rounding weights to fp16 does to a network.
-
-    Attributes:
-        agreement: share of the spikes of all layers, time steps and inputs that stay as they are (0..1).
-        class_changes: inputs whose class changes.
-    """
-
-    agreement: float
-    class_changes: int
-
-    @property
-    def precision(self) -> Precision:
-        """fp16 where it changes no class and next to no spike, else fp32."""
-        return "fp16" if self.class_changes == 0 and self.agreement >= LEAST_AGREEMENT else "fp32"
+def choose_precision(trial: PrecisionTrial) -> Precision:
+    """Returns fp16 where it changes the class of no input that was tried, else fp32."""
+    return "fp32" if trial.class_changes else "fp16"
 
 
 def half_layers(program: Program) -> set[str]:
@@ -56,7 +41,7 @@ def write_rounded(onnx_path: Path, layers: Collection[str], out: Path) -> None:
     onnx.save(model, out)
 
 
-def measure_rounding(onnx_path: Path, rounded: Path, inputs: Floats) -> Rounding:
+def try_rounded(onnx_path: Path, rounded: Path, inputs: Floats) -> PrecisionTrial:
     """Compares two files in ONNX Runtime.
 
     Args:
@@ -71,7 +56,7 @@ def measure_rounding(onnx_path: Path, rounded: Path, inputs: Floats) -> Rounding
         same += sum(_same_spikes(exact, half))
         spikes += sum(layer.size for layer in exact.spikes.values())
         changes += int(exact.logits.argmax() != half.logits.argmax())
-    return Rounding(agreement=same / spikes, class_changes=changes)
+    return PrecisionTrial(inputs=len(inputs), class_changes=changes, spike_agreement=same / spikes)
 
 
 def _frames(inputs: Floats, session: ReferenceSession) -> Floats:

@@ -162,6 +162,21 @@ class SparseWeights:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class PrecisionTrial:
+    """What fp16 weights change, tried in ONNX Runtime.
+
+    Attributes:
+        inputs: how many were shown.
+        class_changes: of them, those that get another class.
+        spike_agreement: share of the spikes of all layers, time steps and inputs that stay as they are (0..1).
+    """
+
+    inputs: int
+    class_changes: int
+    spike_agreement: float
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class GpuPlan:
     """How a network runs on a GPU: kernels in a file of their own, and the static plan that libsvit plays on it.
 
@@ -170,8 +185,7 @@ class GpuPlan:
         architecture: the least compute capability, such as ``sm_87``; None for OpenCL.
         allows_cpu: whether an OpenCL device that is a CPU will do, as PoCL's is; only bundles for tests allow it.
         precision: of real weights whose inputs are spikes or counts, ``fp16`` or ``fp32``; sums are fp32.
-        spike_agreement: share of the spikes that fp16 weights leave as they are, for the golden inputs in ONNX Runtime
-            (0..1); None where no weights could be fp16.
+        trial: on what grounds; None where no weights could be fp16.
         launches: kernel launches of one run of the network.
         prepared: kernel launches when the bundle is loaded.
         bytes_moved: estimate: bytes of all buffers that the launches of one run read or write, each once per launch.
@@ -181,7 +195,7 @@ class GpuPlan:
     architecture: str | None
     allows_cpu: bool
     precision: Literal["fp16", "fp32"]
-    spike_agreement: float | None = None
+    trial: PrecisionTrial | None = None
     launches: int
     prepared: int
     bytes_moved: int

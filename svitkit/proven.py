@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CALIBRATION_IMAGES = 64
 VERIFIED_IMAGES = 16
 GOLDEN_IMAGES = 8
+TRIAL_IMAGES = 64
 
 
 def export_proven(
@@ -89,7 +90,10 @@ def build_proven(
         golden = samples(dataset, "validation", model, limit=GOLDEN_IMAGES)
     if single_file:
         return build_single_file(onnx, target, out, golden=golden)
-    return build_bundle(onnx, target, out, golden=golden, device=device)
+    trial = None
+    if device == "gpu" and dataset is not None:
+        trial = samples(dataset, "validation", model, limit=TRIAL_IMAGES)
+    return build_bundle(onnx, target, out, golden=golden, device=device, trial=trial)
 
 
 def check_device_choice(board: Board, device: Device, *, single_file: bool) -> Board:

@@ -236,13 +236,10 @@ def located(address: Expr, extents: Sequence[int], strides: Sequence[int]) -> li
     order = sorted((index for index, extent in enumerate(extents) if extent > 1), key=lambda index: -strides[index])
     loops: list[Expr] = [T.int32(0)] * len(extents)
     rest = address
-    for position, index in enumerate(order):
+    for index in order:
         stride = strides[index]
-        if position:
-            outer = [strides[each] for each in order[:position]]
-            nested = all(size % outer[-1] == 0 for size in outer)  # not where rows were filled up
-            rest = T.truncmod(address if nested else rest, T.int32(outer[-1]))
         loops[index] = rest if stride == 1 else T.truncdiv(rest, T.int32(stride))
+        rest = T.truncmod(rest, T.int32(stride))  # of rows, which need not be multiples of what is in them
     return loops
 
 

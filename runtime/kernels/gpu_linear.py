@@ -11,7 +11,7 @@ Weights are float16 or float32 (sums are float32), or int8 (sums are int32).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -172,7 +172,7 @@ class _Tile:
         left = allocate(1, "uint32")
         put(left, 0, word)
         with T.While(left[0] != T.uint32(0)):
-            self._add_row(total, row + self.gpu.lowest_bit(left[0]), lambda weight: weight)
+            self._add_row(total, row + self.gpu.lowest_bit(left[0]), None)
             put(left, 0, T.bitwise_and(left[0], left[0] - T.uint32(1)))
 
     def _add_value(self, total: Expr, x: Expr, row: Expr) -> None:
@@ -181,16 +181,27 @@ class _Tile:
         dtype = "int32" if shape.integer else "float32"
         factor = T.cast(x, dtype) - T.int32(shape.zero_point) if shape.zero_point else T.cast(x, dtype)
         if shape.limit is None or shape.zero_point:
-            self._add_row(total, row, lambda weight: factor * weight)
+            self._add_row(total, row, factor)
             return
         with when(T.cast(x, "int32") != T.int32(0)):
-            self._add_row(total, row, lambda weight: weight if shape.limit == 1 else factor * weight)
+            self._add_row(total, row, None if shape.limit == 1 else factor)
 
-    def _add_row(self, total: Expr, row: Expr, product: Callable[[Expr], Expr]) -> None:
-        dtype = "int32" if self.spec.shape.integer else "float32"
+    def _add_row(self, total: Expr, row: Expr, factor: Expr | None) -> None:
+        """Adds a row of weights, times a factor if there is one.
+
+        Real products are not rounded before they are added: so does ONNX Runtime, and neurons that are close to their
+        threshold fire the same.
+        """
+        is_integer = self.spec.shape.integer
         for word in range(self.spec.words):
-            weight = T.cast(self.b["w"][row * self.spec.columns + self.first + word * WORD], dtype)
-            put(total, word, total[word] + product(weight))
+            place = row * self.spec.columns + self.first + word * WORD
+            weight = T.cast(self.b["w"][place], "int32" if is_integer else "float32")
+            if factor is None:
+                put(total, word, total[word] + weight)
+            elif is_integer:
+                put(total, word, total[word] + factor * weight)
+            else:
+                put(total, word, self.gpu.multiply_add(factor, weight, total[word]))
 
 
 def _one_of(total: Expr, word: int, at: int, lane: Expr) -> Expr:

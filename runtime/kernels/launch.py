@@ -62,6 +62,12 @@ class Gpu:
     bits: Expr = None
     declare: dict[str, Callable[[Gpu, tuple[str, int, str]], Any]] = field(default_factory=dict)
 
+    def multiply_add(self, a: Expr, b: Expr, c: Expr) -> Expr:
+        """A * b + c of float32 numbers, rounded once."""
+        if self.api == "cuda":
+            return T.call_llvm_pure_intrin("float32", "llvm.fma", a, b, c)
+        return T.call_pure_extern("float32", "fma", a, b, c)
+
     def lowest_bit(self, word: Expr) -> Expr:
         """Number of the lowest set bit of a word that is not 0."""
         if self.api == "cuda":

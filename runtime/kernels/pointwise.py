@@ -19,12 +19,14 @@ from svitkit.runtime.kernels.emit import (
     assign,
     divide,
     dot,
+    fence,
     function,
     nest,
     put,
     real,
     shared_nest,
 )
+from svitkit.runtime.kernels.launch import current_gpu
 from svitkit.runtime.kernels.panels import panel_runs
 
 LANES = 32
@@ -89,7 +91,8 @@ def _combine(operator: Operator, a: Expr, b: Expr, dtype: str) -> Expr:
     if operator == "sub":
         return a - b
     if operator == "mul":
-        return a * b
+        # on a GPU, what follows may be in the same kernel
+        return fence(a * b) if dtype == "float32" and current_gpu() else a * b
     return a / b if dtype == "float32" else T.truncdiv(a, b)
 
 

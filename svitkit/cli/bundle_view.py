@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from svitkit.cli.output import kibibytes, table
 from svitkit.cli.views import View, network_table
 from svitkit.errors import ConfigError
-from svitkit.manifest import Manifest, read_manifest
+from svitkit.manifest import Manifest, PrecisionTrial, read_manifest
 from svitkit.parts import bundle_sha256, read_part
 from svitkit.runtime.bench.profile import Profile, read_calls
 from svitkit.runtime.bench.profile_table import microseconds
@@ -62,6 +62,7 @@ class GpuView:
         architecture: the least compute capability; None for OpenCL.
         allows_cpu: whether an OpenCL device that is a CPU may take the GPU's place.
         precision: of weights that are real numbers.
+        precision_trial: what fp16 weights changed where they were tried; None where none were.
         launches_per_run: kernel launches of one run of the program; in step mode that is one time step.
         launches_per_inference: of all its time steps.
         launches_at_load: when the bundle is loaded.
@@ -74,6 +75,7 @@ class GpuView:
     architecture: str | None
     allows_cpu: bool
     precision: str
+    precision_trial: PrecisionTrial | None
     launches_per_run: int
     launches_per_inference: int
     launches_at_load: int
@@ -219,6 +221,7 @@ def _gpu_view(manifest: Manifest) -> GpuView | None:
         architecture=plan.architecture,
         allows_cpu=plan.allows_cpu,
         precision=plan.precision,
+        precision_trial=plan.trial,
         launches_per_run=plan.launches,
         launches_per_inference=runs * plan.launches,
         launches_at_load=plan.prepared,
@@ -235,6 +238,7 @@ def _gpu_facts(gpu: GpuView, manifest: Manifest) -> list[tuple[str, ...]]:
         ("API", gpu.api + ", a CPU may take the GPU's place" * gpu.allows_cpu),
         ("architecture", "any" if gpu.architecture is None else f"{gpu.architecture} or newer"),
         ("precision", f"{gpu.precision} weights, fp32 sums, where they are real numbers"),
+        *([] if gpu.precision_trial is None else [("fp16, tried", _trial_text(gpu.precision_trial))]),
         ("launches per inference", f"{gpu.launches_per_inference}" + steps * (manifest.model.mode == "step")),
         ("launches at load", str(gpu.launches_at_load)),
         ("bytes moved per inference", f"{kibibytes(gpu.bytes_moved_estimate)} (estimate: every buffer once a launch)"),
@@ -243,6 +247,11 @@ def _gpu_facts(gpu: GpuView, manifest: Manifest) -> list[tuple[str, ...]]:
             f"{kibibytes(gpu.device_memory_bytes)}: weights {weights}, states {states}, workspace {workspace}",
         ),
     ]
+
+
+def _trial_text(trial: PrecisionTrial) -> str:
+    spikes = f"{1 - trial.spike_agreement:.2%} of the spikes"
+    return f"changes {trial.class_changes} of {trial.inputs} classes and {spikes}, in ONNX Runtime"
 
 
 def _build_facts(manifest: Manifest) -> list[tuple[str, ...]]:

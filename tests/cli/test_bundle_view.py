@@ -11,7 +11,15 @@ from rich.console import Console
 from svitkit.cli.bundle_view import view_bundle
 from svitkit.errors import ConfigError
 from svitkit.files import sha256
-from svitkit.manifest import GpuPlan, KernelChoice, LIFLayer, SparseWeights, read_manifest, write_manifest
+from svitkit.manifest import (
+    GpuPlan,
+    KernelChoice,
+    LIFLayer,
+    PrecisionTrial,
+    SparseWeights,
+    read_manifest,
+    write_manifest,
+)
 from svitkit.runtime.bench.profile import LayerTime, Profile
 from svitkit.runtime.bench.record import write_record
 from tests.runtime import bundles
@@ -186,6 +194,7 @@ PLAN = GpuPlan(
     architecture="sm_87",
     allows_cpu=False,
     precision="fp16",
+    trial=PrecisionTrial(inputs=64, class_changes=0, spike_agreement=0.9875),
     launches=3,
     prepared=1,
     bytes_moved=2048,
@@ -209,6 +218,7 @@ def test_a_bundle_for_a_gpu_says_what_it_asks_of_it_in_each_step_and_in_an_infer
         "architecture": "sm_87",
         "allows_cpu": False,
         "precision": "fp16",
+        "precision_trial": {"inputs": 64, "class_changes": 0, "spike_agreement": 0.9875},
         "launches_per_run": 3,
         "launches_per_inference": 12,
         "launches_at_load": 1,
@@ -225,6 +235,7 @@ def test_a_bundle_for_a_gpu_says_what_it_asks_of_it_in_each_step_and_in_an_infer
     assert "8.0 KiB (estimate: every buffer once a launch)" in text
     assert "0.4 KiB: weights 0.0 KiB, states 0.0 KiB, workspace 0.3 KiB" in text
     assert "sm_87 or newer" in text
+    assert "changes 0 of 64 classes and 1.25% of the spikes, in ONNX Runtime" in text
     assert "host (its GPU)" in line(text, "board ")
 
 

@@ -97,7 +97,7 @@ def test_the_manifest_counts_what_the_program_says(narrow: Case, tmp_path: Path)
         architecture=None,
         allows_cpu=True,
         precision="fp32",
-        spike_agreement=None,
+        trial=None,
         launches=len(launches),
         prepared=len(prepared),
         bytes_moved=sum(sizes[number] for words in launches for number in set(words[10:])),

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from svitkit.boards.board import load_board
-from svitkit.manifest import Manifest, Mode
+from svitkit.manifest import Manifest, Mode, PrecisionTrial
 from svitkit.models.checkpoint import Checkpoint
 from svitkit.models.families import build_family
 from svitkit.runtime import gpu_build
 from svitkit.runtime.build import build_bundle
-from svitkit.runtime.precision import Rounding
 from svitkit.runtime.program import Precision
 from tests.export.conftest import FAMILIES as TINY
 from tests.export.conftest import build, describe, liven
@@ -44,11 +43,11 @@ def build_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildWith:
     """Builds for PoCL with weights of a precision; returns the file that computes with the same weights."""
 
     def make(onnx: Path, golden: Array, precision: Precision) -> tuple[Path, Manifest]:
-        def measured(_: Path, rounded: Path, inputs: Array) -> Rounding:
+        def tried(_: Path, rounded: Path, inputs: Array) -> PrecisionTrial:
             shutil.copy(rounded, tmp_path / "rounded.onnx")
-            return Rounding(agreement=float(precision == "fp16"), class_changes=0)
+            return PrecisionTrial(inputs=len(inputs), class_changes=int(precision == "fp32"), spike_agreement=1.0)
 
-        monkeypatch.setattr(gpu_build, "measure_rounding", measured)
+        monkeypatch.setattr(gpu_build, "try_rounded", tried)
         manifest = build_bundle(onnx, load_board("pocl"), tmp_path / "bundle", golden=golden, device="gpu")
         assert manifest.gpu is not None
         assert manifest.gpu.precision == precision

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ _INTEGERS: dict[str, Callable[..., Array]] = {
     "max": np.maximum,
     "not": np.invert,
     "neg": np.negative,
+    "abs": np.abs,
 }
 _COMPARISONS: dict[str, Callable[..., Array]] = {
     "eq": np.equal,
@@ -65,6 +67,7 @@ class Operation:
     result: str
 
 
+@cache
 def operation(opcode: tuple[str, ...]) -> Operation:
     """Finds an instruction by the parts of its name.
 
@@ -76,27 +79,25 @@ def operation(opcode: tuple[str, ...]) -> Operation:
             return Operation(np.copy, (kind,), kind)
         case ("add" | "sub" | "and" | "or" | "xor" | "min" | "max" as name, kind) if kind[0] != "f":
             return Operation(_INTEGERS[name], (kind, kind), kind)
-        case ("not" | "neg" as name, kind):
+        case ("not" | "neg" | "abs" as name, kind):
             return Operation(_INTEGERS[name], (kind,), kind)
         case ("mul", "lo", kind):
             return Operation(np.multiply, (kind, kind), kind)
         case ("mul", "wide", kind):
             wide = f"{kind[0]}{2 * int(kind[1:])}"
             return Operation(lambda a, b: a.astype(TYPES[wide]) * b, (kind, kind), wide)
-        case ("mul", "hi", "u32" | "u64" as kind):
-            return Operation(_high_u32 if kind == "u32" else _high_u64, (kind, kind), kind)
+        case ("mul", "hi", kind):
+            return Operation(_high_u64 if kind == "u64" else _high, (kind, kind), kind)
         case ("mad", "lo", kind):
             return Operation(lambda a, b, c: a * b + c, (kind, kind, kind), kind)
         case ("shl" | "shr" as name, kind):
             return Operation(_left if name == "shl" else _right, (kind, "u32"), kind)
-        case ("bfe", "u32"):
-            return Operation(_bit_field, ("u32", "u32", "u32"), "u32")
+        case ("bfe", "u32" | "s32" as kind):
+            return Operation(_bit_field, (kind, "u32", "u32"), kind)
         case ("prmt", "b32"):
             return Operation(_permute_bytes, ("b32", "b32", "b32"), "b32")
         case ("popc", "b32"):
             return Operation(np.bitwise_count, ("b32",), "u8")
-        case ("clz", "b32"):
-            return Operation(_leading_zeros, ("b32",), "u32")
         case ("setp", name, kind):
             return Operation(_comparison(name, kind), (kind, kind), "pred")
         case ("selp", kind):
@@ -131,8 +132,11 @@ def fused_multiply_add(a: Array, b: Array, c: Array) -> Array:
     return total.astype(np.float32)
 
 
-def _high_u32(a: Array, b: Array) -> Array:
-    return ((a.astype(np.uint64) * b) >> 32).astype(np.uint32)
+def _high(a: Array, b: Array) -> Array:
+    if a.itemsize > 4:
+        raise PtxError(f"the upper half of a product of {a.dtype} is not known")
+    wide = np.dtype(f"{a.dtype.kind}{2 * a.itemsize}")
+    return (a.astype(wide) * b >> 8 * a.itemsize).astype(a.dtype)
 
 
 def _high_u64(a: Array, b: Array) -> Array:
@@ -155,23 +159,19 @@ def _right(a: Array, amount: Array) -> Array:
 
 
 def _bit_field(a: Array, position: Array, length: Array) -> Array:
-    mask = _left(np.ones_like(a), length & 0xFF) - np.uint32(1)
-    return _right(a, position & 0xFF) & mask
+    """The field at the top, where its sign is, and then down; beyond the word there are zeros, or the word's sign."""
+    position, length = position & 0xFF, length & 0xFF
+    above = np.uint32(32) - np.minimum(position + length, np.uint32(32))
+    return np.where(length == 0, 0, _right(_left(a, above), above + position)).astype(a.dtype)
 
 
 def _permute_bytes(a: Array, b: Array, selector: Array) -> Array:
-    both = a.astype(np.uint64) | b.astype(np.uint64) << np.uint64(32)
-    result = np.zeros_like(a)
-    for place in range(4):
-        chosen = (selector >> np.uint32(4 * place)).astype(np.uint64)
-        byte = (both >> ((chosen & 7) * 8)).astype(np.uint8)
-        sign = (byte.view(np.int8) >> 7).view(np.uint8)
-        result |= np.where(chosen & 8, sign, byte).astype(np.uint32) << np.uint32(8 * place)
-    return result
-
-
-def _leading_zeros(a: Array) -> Array:
-    return (32 - np.frexp(a.astype(np.float64))[1]).astype(np.uint32)
+    if len(selector) != 1:
+        raise PtxError("another choice of bytes for each thread is not known")
+    chosen = int(selector[0]) >> np.arange(0, 16, 4)
+    words = np.stack(np.broadcast_arrays(a, b), axis=1)
+    picked = words.view(np.int8)[:, chosen & 7]
+    return np.ascontiguousarray(np.where(chosen & 8, picked >> 7, picked)).view(np.uint32)[:, 0]
 
 
 def _comparison(name: str, kind: str) -> Callable[..., Array]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tests.runtime.ptx.arithmetic import TYPES, operation
-from tests.runtime.ptx.memory import POINTER_SHIFT, Argument
+from tests.runtime.ptx.memory import Argument, address_of, argument_at
 from tests.runtime.ptx.parser import Instruction, Kernel, PtxError, registers_in
 
 Array = NDArray[Any]
@@ -97,8 +98,7 @@ def _load_parameter(kernel: Kernel, instruction: Instruction) -> Step:
     write = _writer(kernel, target, "u64")
 
     def step(state: State) -> None:
-        offset = state.arguments[number].tensor.offset
-        write(state, np.array([(number + 1 << POINTER_SHIFT) + offset], np.uint64))
+        write(state, np.array([address_of(number, state.arguments[number].tensor)], np.uint64))
 
     return step
 
@@ -111,10 +111,13 @@ def _load(kernel: Kernel, instruction: Instruction, kind: str, *, constant: bool
     locate = _locator(source, dtype.itemsize * len(names))
 
     def step(state: State) -> None:
-        argument, offsets = locate(state)
+        parts = list(locate(state))
         for place, write in enumerate(writes):
-            where = offsets + place * dtype.itemsize
-            write(state, argument.load(where, dtype.itemsize, state.threads, constant=constant).view(dtype))
+            values = np.empty(len(state.threads), f"u{dtype.itemsize}")
+            for argument, chosen, offsets in parts:
+                where = offsets + place * dtype.itemsize
+                values[chosen] = argument.load(where, dtype.itemsize, state.threads[chosen], constant=constant)
+            write(state, values.view(dtype))
 
     return step
 
@@ -126,10 +129,11 @@ def _store(kernel: Kernel, instruction: Instruction, kind: str) -> Step:
     locate = _locator(target, dtype.itemsize * len(reads))
 
     def step(state: State) -> None:
-        argument, offsets = locate(state)
+        parts = list(locate(state))
         for place, read in enumerate(reads):
-            values = np.broadcast_to(read(state), offsets.shape).view(f"u{dtype.itemsize}")
-            argument.store(offsets + place * dtype.itemsize, values, state.threads)
+            values = np.broadcast_to(read(state), state.threads.shape).view(f"u{dtype.itemsize}")
+            for argument, chosen, offsets in parts:
+                argument.store(offsets + place * dtype.itemsize, values[chosen], state.threads[chosen])
 
     return step
 
@@ -155,22 +159,25 @@ def _ballot(kernel: Kernel, instruction: Instruction) -> Step:
     return step
 
 
-def _locator(operand: str, size: int) -> Callable[[State], tuple[Argument, Array]]:
-    """Finds the argument that an address of ``size`` aligned bytes points to, and (active,) offsets in it."""
+def _locator(operand: str, size: int) -> Callable[[State], Iterator[tuple[Argument, Any, Array]]]:
+    """Finds the arguments that addresses of ``size`` aligned bytes point to, for which threads, and offsets in them."""
     found = _ADDRESS.match(operand)
     if found is None:
         raise PtxError(f"the address {operand} is not understood")
     name, displacement = found[1], int(found[2] or 0)
 
-    def locate(state: State) -> tuple[Argument, Array]:
+    def locate(state: State) -> Iterator[tuple[Argument, Any, Array]]:
         addresses = state.values[name].view(np.int64) + displacement
-        number = int(addresses[0] >> POINTER_SHIFT) - 1
-        if not 0 <= number < len(state.arguments):
-            raise PtxError(f"{addresses[0]:#x} is no address of an argument")
         if (addresses % size).any():
             raise PtxError(f"an address of {size} bytes is not aligned")
-        argument = state.arguments[number]
-        return argument, addresses - ((number + 1 << POINTER_SHIFT) + argument.tensor.offset)
+        numbers = argument_at(addresses)
+        everywhere = (numbers == numbers[0]).all()
+        for number in numbers[:1] if everywhere else np.unique(numbers):
+            if not 0 <= number < len(state.arguments):
+                raise PtxError(f"there is no argument at {int(addresses[numbers == number][0]):#x}")
+            chosen = slice(None) if everywhere else np.flatnonzero(numbers == number)
+            argument = state.arguments[number]
+            yield argument, chosen, addresses[chosen] - address_of(int(number), argument.tensor)
 
     return locate
 
@@ -191,6 +198,7 @@ def _reader(kernel: Kernel, operand: str, kind: str) -> _Read:
     return lambda state: constant
 
 
+@cache
 def _constant(operand: str, dtype: np.dtype[Any]) -> Array:
     found = _CONSTANT.match(operand)
     fits = found is not None and dtype.kind != "b" and (dtype.itemsize == 4 if found["float"] else dtype.kind != "f")

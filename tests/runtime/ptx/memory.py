@@ -16,7 +16,7 @@ from tests.runtime.ptx.parser import PtxError
 Array = NDArray[Any]
 ITEM_BYTES = {"float32": 4, "int32": 4, "uint1": 4, "float16": 2, "uint16": 2, "int16": 2, "uint8": 1, "int8": 1}
 NOBODY, SEVERAL = -1, -2
-POINTER_SHIFT = 40  # arguments lie so far apart that no wrong offset leads from one into another
+ADDRESS_BITS = 40  # arguments lie so far apart that no wrong offset leads from one into another
 _OWNERS = {1: np.uint16, 2: np.uint32, 4: np.uint64}  # an owner of 16 bits for each byte
 
 
@@ -63,6 +63,16 @@ class Memory:
         if (self.owners[tensor.space][tensor.bytes] != tensor.number + 1).any():
             raise PtxError(f"not all of {tensor.name} is written")
         return self.data[tensor.space][tensor.bytes].copy()
+
+
+def address_of(number: int, tensor: Tensor) -> int:
+    """Where an argument of a launch begins: in the middle of addresses of its own, aligned as its tensor is."""
+    return (2 * number + 3 << ADDRESS_BITS - 1) + tensor.offset
+
+
+def argument_at(addresses: Array) -> Array:
+    """Numbers of the arguments to which addresses belong."""
+    return (addresses >> ADDRESS_BITS) - 1
 
 
 class Argument:

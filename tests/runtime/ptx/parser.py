@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 _ENTRY = re.compile(
     r"^\.visible \.entry (\w+)\((.*?)\)\s*(?:\.maxntid ([\d, ]+))?\s*\n\{\n(.*?)^\}", re.DOTALL | re.MULTILINE
@@ -17,6 +17,7 @@ _PARAMETER = re.compile(r"^\s*\.param \.[bu]64 (?:\.ptr (?:\.\w+ )*(?:\.align \d
 _REGISTERS = re.compile(r"^\.reg \.(\w+)\s+(%\w+)<(\d+)>$")
 _LABEL = re.compile(r"^(\$\w+):$")
 _INSTRUCTION = re.compile(r"^(?:@(!?)(%\w+)\s+)?([\w.]+)(?:\s+(.+))?$")
+_REGISTER = re.compile(r"%\w+(?!\w*\.)")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s]+")
 _BITS = {"pred": 1, "b16": 16, "b32": 32, "b64": 64}
 
@@ -46,9 +47,9 @@ class Instruction:
         """Whether it writes memory and no register."""
         return self.opcode[0] == "st"
 
-    def written(self) -> list[str]:
+    def written(self) -> tuple[str, ...]:
         """Registers that it writes."""
-        return [] if self.is_store else registers_in(self.operands[0])
+        return () if self.is_store else registers_in(self.operands[0])
 
     def read(self) -> list[str]:
         """Registers that it reads."""
@@ -130,9 +131,10 @@ class Kernel:
         return found
 
 
-def registers_in(operand: str) -> list[str]:
+@cache
+def registers_in(operand: str) -> tuple[str, ...]:
     """Names of the registers in an operand, special ones such as ``%tid.x`` excepted."""
-    return re.findall(r"%\w+(?!\w*\.)", operand)
+    return tuple(_REGISTER.findall(operand))
 
 
 def parse(text: str) -> dict[str, Kernel]:
