@@ -40,6 +40,7 @@ class Launches:
 
     Attributes:
         network, board: what was counted, and for what.
+        precision: of the weights, as a build chooses it for these random weights and inputs.
         svitkit: launches of one inference of all time steps.
         torch_operators: operators of one inference in torch that are no views: an estimate of its launches.
         bytes_moved: estimate: bytes of all buffers of svitkit's launches.
@@ -48,6 +49,7 @@ class Launches:
 
     network: str
     board: str
+    precision: str
     svitkit: int
     torch_operators: int
     bytes_moved: int
@@ -82,6 +84,7 @@ def count_launches(name: str, board: Board) -> Launches:
     return Launches(
         network=name,
         board=board.name,
+        precision=built.plan.precision,
         svitkit=built.plan.launches,
         torch_operators=count_operators(network),
         bytes_moved=built.plan.bytes_moved,
@@ -90,11 +93,13 @@ def count_launches(name: str, board: Board) -> Launches:
 
 
 def _table(rows: Sequence[Launches]) -> Table:
-    table = Table("network", "svitkit: launches", "torch: operators", "ratio", "bytes moved", "device memory")
+    table = Table(
+        "network", "svitkit: launches", "torch: operators", "ratio", "weights", "bytes moved", "device memory"
+    )
     for row in rows:
         ratio = f"{row.torch_operators / row.svitkit:.1f}"
         sizes = [f"{size / 2**20:.1f} MiB" for size in (row.bytes_moved, row.device_bytes)]
-        table.add_row(row.network, str(row.svitkit), str(row.torch_operators), ratio, *sizes)
+        table.add_row(row.network, str(row.svitkit), str(row.torch_operators), ratio, row.precision, *sizes)
     return table
 
 

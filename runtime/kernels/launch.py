@@ -63,7 +63,7 @@ class Gpu:
     declare: dict[str, Callable[[Gpu, tuple[str, int, str]], Any]] = field(default_factory=dict)
 
     def multiply_add(self, a: Expr, b: Expr, c: Expr) -> Expr:
-        """A * b + c of float32 numbers, rounded once."""
+        """Product of two float32 numbers and sum with a third, rounded once."""
         if self.api == "cuda":
             return T.call_llvm_pure_intrin("float32", "llvm.fma", a, b, c)
         return T.call_pure_extern("float32", "fma", a, b, c)

@@ -156,8 +156,6 @@ def test_a_product_is_rounded_before_the_bias_is_added() -> None:
     assert "mul.rn.f32" in layer
     assert "add.rn.f32" in layer
     assert "div.rn.f32" in layer
-    _, source = scaled_layer("opencl")
-    assert source.startswith("#pragma OPENCL FP_CONTRACT OFF\n")
 
 
 def test_parameters_stand_in_the_program_in_the_order_of_the_kernel() -> None:
