@@ -27,8 +27,12 @@ def golden_outputs(onnx_path: Path, metadata: ModelMetadata, inputs: Float) -> F
         (N, classes) float32, logits; in step mode their mean over the T steps.
     """
     session = ReferenceSession(onnx_path)
-    frames = inputs[:, 0] if metadata.static_input else inputs[:, :, 0]
-    return np.stack([session.run(x).logits for x in frames])
+    return np.stack([session.run(x).logits for x in reference_frames(metadata, inputs)])
+
+
+def reference_frames(metadata: ModelMetadata, inputs: Float) -> Float:
+    """Golden inputs as :meth:`svitkit.onnx_reference.ReferenceSession.run` takes them, one by one."""
+    return inputs[:, 0] if metadata.static_input else inputs[:, :, 0]
 
 
 def golden_shape(metadata: ModelMetadata) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from svitkit.manifest import PrecisionTrial
 from svitkit.onnx_check import load_checked
 from svitkit.onnx_reference import ReferenceRun, ReferenceSession
+from svitkit.runtime.golden import reference_frames
 from svitkit.runtime.program import Precision, Program
 
 Floats = NDArray[np.float32]
@@ -51,16 +52,12 @@ def try_rounded(onnx_path: Path, rounded: Path, inputs: Floats) -> PrecisionTria
     """
     sessions = [ReferenceSession(path, spikes=True) for path in (onnx_path, rounded)]
     same, spikes, changes = 0, 0, 0
-    for x in _frames(inputs, sessions[0]):
+    for x in reference_frames(sessions[0].metadata, inputs):
         exact, half = (session.run(x) for session in sessions)
         same += sum(_same_spikes(exact, half))
         spikes += sum(layer.size for layer in exact.spikes.values())
         changes += int(exact.logits.argmax() != half.logits.argmax())
     return PrecisionTrial(inputs=len(inputs), class_changes=changes, spike_agreement=same / spikes)
-
-
-def _frames(inputs: Floats, session: ReferenceSession) -> Floats:
-    return inputs[:, 0] if session.metadata.static_input else inputs[:, :, 0]
 
 
 def _same_spikes(a: ReferenceRun, b: ReferenceRun) -> list[int]:

@@ -133,20 +133,16 @@ def _declaration(fusion: Inlined | Continued) -> Callable[[Gpu, Argument], Any]:
 def _inline(gpu: Gpu, fusion: Inlined, given: Argument) -> _InlinedBuffer:
     name, elements, dtype = given
     producer = fusion.producer
-    inner: dict[str, Inlined | Continued] = {}
+    inner: dict[str, Inlined] = {}
     if isinstance(producer, FusedSpec):
-        producer, inner = producer.base, {each.argument: each for each in producer.fusions}
+        inner = {each.argument: each for each in producer.fusions if isinstance(each, Inlined)}
+        producer = producer.base
     inputs = []
     for own, size, kind in _inputs(producer):
         prefixed = (f"{name}_{own}", size, kind)
-        inputs.append(_inline_nested(gpu, inner[own], prefixed) if own in inner else argument(gpu, *prefixed))
+        inputs.append(_inline(gpu, inner[own], prefixed) if own in inner else argument(gpu, *prefixed))
     kept = argument(gpu, name, elements, dtype) if fusion.keeps else None
     return _InlinedBuffer(producer, tuple(inputs), kept, dtype)
-
-
-def _inline_nested(gpu: Gpu, fusion: Inlined | Continued, given: Argument) -> _InlinedBuffer:
-    assert isinstance(fusion, Inlined)
-    return _inline(gpu, fusion, given)
 
 
 @dataclass(frozen=True)

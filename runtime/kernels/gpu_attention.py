@@ -137,12 +137,8 @@ class _Query:
         if self.spec.q == PACKED and self._begins_with_words(shape.q):
             gpu = current_gpu()
             assert gpu is not None
-            with nest((shape.depth // WORD,)) as (number,):
-                left = allocate(1, "uint32")
-                put(left, 0, q.word(query + number * WORD))
-                with T.While(left[0] != T.uint32(0)):
-                    add(number * WORD + gpu.lowest_bit(left[0]))
-                    put(left, 0, T.bitwise_and(left[0], left[0] - T.uint32(1)))
+            with nest((shape.depth // WORD,)) as (number,), gpu.set_bits(q.word(query + number * WORD)) as bit:
+                add(number * WORD + bit)
             return
         with nest((shape.depth,)) as (j,), when(q[query + j] != T.uint8(0)):
             add(j)

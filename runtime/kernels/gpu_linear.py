@@ -169,11 +169,8 @@ class _Tile:
             self._add_events(total, word, row + full * WORD)
 
     def _add_events(self, total: Expr, word: Expr, row: Expr) -> None:
-        left = allocate(1, "uint32")
-        put(left, 0, word)
-        with T.While(left[0] != T.uint32(0)):
-            self._add_row(total, row + self.gpu.lowest_bit(left[0]), None)
-            put(left, 0, T.bitwise_and(left[0], left[0] - T.uint32(1)))
+        with self.gpu.set_bits(word) as bit:
+            self._add_row(total, row + bit, None)
 
     def _add_value(self, total: Expr, x: Expr, row: Expr) -> None:
         """Adds what one input contributes; spikes and counts of 0 contribute nothing."""

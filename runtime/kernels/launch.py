@@ -68,7 +68,16 @@ class Gpu:
             return T.call_llvm_pure_intrin("float32", "llvm.fma", a, b, c)
         return T.call_pure_extern("float32", "fma", a, b, c)
 
-    def lowest_bit(self, word: Expr) -> Expr:
+    @contextmanager
+    def set_bits(self, word: Expr) -> Iterator[Expr]:
+        """Emits a loop over the set bits of a word, and yields their numbers, the lowest first."""
+        left = T.alloc_buffer((1,), "uint32", scope="local")
+        T.buffer_store(left, word, [0])
+        with T.While(left[0] != T.uint32(0)):
+            yield self._lowest_bit(left[0])
+            T.buffer_store(left, T.bitwise_and(left[0], left[0] - T.uint32(1)), [0])
+
+    def _lowest_bit(self, word: Expr) -> Expr:
         """Number of the lowest set bit of a word that is not 0."""
         if self.api == "cuda":
             return T.call_llvm_pure_intrin("int32", "llvm.cttz", T.reinterpret("int32", word), T.bool(True))
